@@ -1,0 +1,2 @@
+//! The sparsek command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The backward program, derived from the forward one.

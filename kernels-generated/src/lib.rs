@@ -1,0 +1,1 @@
+//! Built-in SPARSEK attention kernels.

@@ -1,0 +1,1 @@
+//! The sparsek_kernel! procedural macro.

@@ -1,0 +1,1 @@
+//! float64 reference results for sparsek programs.
