@@ -1,2 +1,62 @@
 //! The sparsek command line.
-fn main() {}
+//!
+//! Exit codes: 0 done, 1 a check did not hold, 2 bad usage or bad input. Messages on standard
+//! error say what is wrong, where, and what to do.
+
+mod commands;
+mod expect;
+mod failure;
+mod machine;
+mod picture;
+mod progress;
+mod table;
+mod target;
+mod tensors;
+mod terminal;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Sparse attention kernels from programs: check them, see them, run them.
+#[derive(Debug, Parser)]
+#[command(name = "sparsek", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "\
+Exit codes: 0 done, 1 a check did not hold, 2 bad usage or bad input.
+
+Example:
+  sparsek run sparsek-value --input in.safetensors --output out.safetensors --backward")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Report what is wrong with the kernels in Rust files
+    Check(commands::check::CheckArgs),
+    /// Print a kernel as its syntax tree, typed program or derived backward
+    Emit(commands::emit::EmitArgs),
+    /// Run a kernel on tensors from a file
+    Run(commands::run::RunArgs),
+    /// Compare a kernel's results with float64 references
+    Verify(commands::verify::VerifyArgs),
+    /// Show which keys each query sees
+    Plan(commands::plan::PlanArgs),
+    /// Describe this machine as sparsek sees it
+    Doctor(commands::doctor::DoctorArgs),
+}
+
+fn main() -> ExitCode {
+    let ended = match Cli::parse().command {
+        Command::Check(args) => commands::check::run(&args),
+        Command::Emit(args) => commands::emit::run(&args),
+        Command::Run(args) => commands::run::run(&args),
+        Command::Verify(args) => commands::verify::run(&args),
+        Command::Plan(args) => commands::plan::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
+    };
+    match ended {
+        Ok(outcome) => outcome.into(),
+        Err(failure) => failure.report(),
+    }
+}

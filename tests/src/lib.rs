@@ -1,1 +1,3 @@
-//! Tests across the sparsek crates.
+//! Tests across the sparsek crates: what several test files share.
+
+pub mod golden;

@@ -1,2 +1,88 @@
-//! Project tasks.
-fn main() {}
+//! Project tasks: `cargo xtask --help`.
+
+mod readme;
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+const HELP: &str = "\
+Project tasks.
+
+Usage: cargo xtask <TASK>
+
+Tasks:
+  test    formatting, README, lints, then every test and doc test of every package
+  lint    formatting, README and lints only
+  help    this text
+
+Example:
+  cargo xtask test
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
+        ["test"] => lint().and_then(|()| test()),
+        ["lint"] => lint(),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => {
+            eprintln!("error: unknown task `{}`\n\n{HELP}", other.join(" "));
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn lint() -> Result<(), String> {
+    readme::check(root())?;
+    if has("rustfmt") {
+        cargo(&["fmt", "--all", "--check"])?;
+    } else {
+        eprintln!("note: rustfmt is not installed; formatting was not checked");
+    }
+    if has("clippy") {
+        cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+    } else {
+        eprintln!("note: clippy is not installed; lints were not checked");
+        Ok(())
+    }
+}
+
+fn test() -> Result<(), String> {
+    // The command-line tests run the binary; it is built before they start.
+    cargo(&["build", "--package", "sparsek-cli"])?;
+    cargo(&["test", "--workspace"])
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Whether a component of the toolchain is there; a minimal installation has neither.
+fn has(component: &str) -> bool {
+    let tool = if component == "clippy" { "clippy" } else { "fmt" };
+    command(&[tool, "--version"]).output().is_ok_and(|o| o.status.success())
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root());
+    command
+}
+
+fn cargo(args: &[&str]) -> Result<(), String> {
+    let shown = format!("cargo {}", args.join(" "));
+    eprintln!("running {shown}");
+    let status = command(args).status().map_err(|e| format!("{shown} did not start: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{shown} failed ({status})")) }
+}

@@ -1,0 +1,135 @@
+//! One file for each subcommand, and the arguments that several of them share.
+
+pub(crate) mod check;
+pub(crate) mod doctor;
+pub(crate) mod emit;
+pub(crate) mod plan;
+pub(crate) mod run;
+pub(crate) mod verify;
+
+use crate::failure::Failure;
+use crate::tensors::file::TensorFile;
+use crate::tensors::inputs::Flags;
+use clap::Args;
+use sparsek::dsl::ir::SpecError;
+use sparsek::{Elem, Error};
+use std::path::Path;
+
+/// Specialisation parameters of a kernel.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Parameters {
+    /// Keys that the top-k mask keeps [default: metadata `k` of the input]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    pub(crate) k: Option<i64>,
+    /// Length of the sliding window [default: metadata `window` of the input]
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    pub(crate) window: Option<i64>,
+    /// Element type: bf16, f16 or f32 [default: metadata `elem`, else what q is stored in]
+    #[arg(long, value_name = "TYPE", value_parser = parse_elem)]
+    pub(crate) elem: Option<Elem>,
+    /// Another integer parameter of the kernel; may be repeated
+    #[arg(long, value_name = "NAME=INT", value_parser = parse_setting)]
+    pub(crate) set: Vec<(String, i64)>,
+}
+
+impl Parameters {
+    /// As flags that win over metadata.
+    pub(crate) fn flags(&self) -> Flags {
+        Flags {
+            k: self.k,
+            window: self.window,
+            elem: self.elem,
+            set: self.set.iter().cloned().collect(),
+        }
+    }
+}
+
+fn parse_elem(text: &str) -> Result<Elem, String> {
+    Elem::from_name(text).ok_or_else(|| "an element type is bf16, f16 or f32".to_owned())
+}
+
+fn parse_setting(text: &str) -> Result<(String, i64), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=INT")?;
+    let value = value.trim().parse().map_err(|_| format!("`{value}` is not an integer"))?;
+    Ok((name.trim().to_owned(), value))
+}
+
+/// Where a kernel runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    /// The best there is.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA device.
+    Cuda(u32),
+}
+
+impl Device {
+    /// The value of `--device`.
+    pub(crate) fn parse(text: &str) -> Result<Device, String> {
+        let number = |n: &str| n.parse().map_err(|_| format!("`{n}` is not a device number"));
+        match text {
+            "auto" => Ok(Device::Auto),
+            "cpu" => Ok(Device::Cpu),
+            "cuda" => Ok(Device::Cuda(0)),
+            _ => match text.strip_prefix("cuda:") {
+                Some(n) => Ok(Device::Cuda(number(n)?)),
+                None => Err("a device is auto, cpu, cuda or cuda:N".to_owned()),
+            },
+        }
+    }
+
+    /// Refuses a device that this build cannot use: a run never moves elsewhere silently.
+    pub(crate) fn usable(self) -> Result<(), Failure> {
+        match self {
+            Device::Auto | Device::Cpu => Ok(()),
+            Device::Cuda(n) => {
+                Err(Failure::new(format_args!("cuda:{n}: this build has no CUDA backend"))
+                    .help("run with --device cpu, or leave --device out"))
+            }
+        }
+    }
+}
+
+/// What a kernel's error means to whoever wrote the command line.
+pub(crate) fn failure(error: Error, file: Option<&TensorFile>) -> Failure {
+    let help = match &error {
+        Error::Spec(SpecError::Elem { .. }) => "choose another with --elem".to_owned(),
+        Error::Spec(SpecError::Missing { name, .. } | SpecError::Conflict { name, .. }) => {
+            format!("give it with --k, --window or --set {name}=INT")
+        }
+        Error::Spec(SpecError::OutOfSet { .. }) => {
+            "choose a member of the set (--k, --window, --set), or widen the set in the kernel"
+                .to_owned()
+        }
+        Error::Spec(SpecError::Fixed { .. }) => {
+            "leave the flag out, or make it a parameter of the kernel".to_owned()
+        }
+        Error::Spec(SpecError::Unknown { .. }) => "check the name after --set".to_owned(),
+        Error::MissingInput { .. } => match file {
+            Some(file) => format!("the file has {}", file.names().join(", ")),
+            None => String::new(),
+        },
+        Error::Shape { .. } | Error::Heads { .. } => {
+            "q is [B, N, Hq, D], k and v [B, N, Hkv, D], u [B, Hkv, N]; Hq is a multiple of Hkv"
+                .to_owned()
+        }
+        Error::Type { .. } => "store the tensor in that type".to_owned(),
+        _ => String::new(),
+    };
+    let message = match file {
+        Some(file) if !matches!(error, Error::Spec(_)) => {
+            format!("{}: {error}", file.path().display())
+        }
+        _ => error.to_string(),
+    };
+    let failure = Failure::new(message);
+    if help.is_empty() { failure } else { failure.help(help) }
+}
+
+/// A failure to write a text file.
+pub(crate) fn write_failure(path: &Path, error: std::io::Error) -> Failure {
+    Failure::new(format_args!("cannot write {}: {error}", path.display()))
+        .help("check that the folder exists and has room")
+}

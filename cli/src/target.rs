@@ -1,0 +1,130 @@
+//! What a command works on: a built-in kernel by its name, or a kernel in a Rust file.
+
+use crate::failure::Failure;
+use crate::terminal::{self, Channel, nearest};
+use sparsek::Program;
+use sparsek_dsl::diagnostic;
+use sparsek_dsl::parse::{self, Compiled};
+use std::path::Path;
+
+/// A kernel and the name it was asked for by.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// As it was written on the command line.
+    pub(crate) name: String,
+    /// Its forward program.
+    pub(crate) program: Program,
+    /// The parsed source, for kernels from a file.
+    pub(crate) ast: Option<sparsek_dsl::ast::Kernel>,
+}
+
+/// A Rust file's text and every kernel in it.
+pub(crate) struct SourceFile {
+    path: String,
+    text: String,
+    /// Kernels and diagnostics.
+    pub(crate) compiled: Compiled,
+}
+
+impl SourceFile {
+    /// Reads and compiles a file.
+    pub(crate) fn read(path: &str) -> Result<SourceFile, Failure> {
+        let bytes = std::fs::read(path).map_err(|error| {
+            Failure::new(format_args!("cannot read {path}: {error}"))
+                .help("give the path of a Rust file, or the name of a built-in kernel")
+        })?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            Failure::new(format_args!("{path} is not UTF-8 text (at byte {at})"))
+                .help("give the path of a Rust file")
+        })?;
+        // Positions are counted from behind a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
+        let compiled = parse::compile_file(&text);
+        Ok(SourceFile { path: path.to_owned(), text, compiled })
+    }
+
+    /// Shows every diagnostic on standard error.
+    pub(crate) fn show_diagnostics(&self) {
+        let colour = Channel::Stderr.coloured();
+        for d in &self.compiled.diagnostics {
+            let mut text =
+                diagnostic::render(d, &self.compiled.spans, &self.path, &self.text, colour);
+            text.truncate(text.trim_end().len());
+            text.push_str("\n\n");
+            terminal::diagnostics(&text);
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.compiled.kernels.iter().map(|k| k.ast.name.text.clone()).collect()
+    }
+
+    /// The kernel of that name, or the only one.
+    fn pick(self, wanted: Option<&str>, asked: &str) -> Result<Target, Failure> {
+        let path = &self.path;
+        let names = self.names();
+        let index = match wanted {
+            Some(name) => names.iter().position(|n| n == name),
+            None if names.len() > 1 => {
+                return Err(Failure::new(format_args!("{path} holds {} kernels", names.len()))
+                    .help(format_args!("name one of them: {}", choices(path, &names))));
+            }
+            None => (!names.is_empty()).then_some(0),
+        };
+        let program = index.and_then(|i| self.compiled.kernels[i].program.clone());
+        match (index, program) {
+            (Some(i), Some(program)) => {
+                let ast = Some(self.compiled.kernels[i].ast.clone());
+                Ok(Target { name: asked.to_owned(), program, ast })
+            }
+            _ if !self.compiled.diagnostics.is_empty() => {
+                self.show_diagnostics();
+                Err(Failure::reported())
+            }
+            (None, _) => {
+                let message = match wanted {
+                    Some(name) => format!("{path} holds no kernel {name}"),
+                    None => format!("{path} holds no kernel"),
+                };
+                let help = if names.is_empty() {
+                    "a kernel is written inside sparsek_kernel! { … }".to_owned()
+                } else {
+                    format!("it holds {}", choices(path, &names))
+                };
+                Err(Failure::new(message).help(help))
+            }
+            (Some(_), None) => Err(Failure::new(format_args!("{asked} could not be compiled"))
+                .help(format_args!("see `sparsek check {path}`"))),
+        }
+    }
+}
+
+fn choices(path: &str, names: &[String]) -> String {
+    names.iter().map(|n| format!("{path}::{n}")).collect::<Vec<_>>().join(", ")
+}
+
+impl Target {
+    /// Finds `FILE.rs`, `FILE.rs::Kernel` or a built-in kernel.
+    pub(crate) fn find(asked: &str) -> Result<Target, Failure> {
+        if let Some(builtin) = sparsek_kernels::builtin(asked) {
+            let program = builtin.program().map_err(Failure::new)?;
+            return Ok(Target { name: asked.to_owned(), program, ast: None });
+        }
+        let (path, kernel) = match asked.rsplit_once("::") {
+            Some((path, kernel)) => (path, Some(kernel)),
+            None => (asked, None),
+        };
+        let file_like = path.ends_with(".rs") || path.contains('/') || Path::new(path).is_file();
+        if file_like {
+            return SourceFile::read(path)?.pick(kernel, asked);
+        }
+        let known: Vec<&str> = sparsek_kernels::all().iter().map(|b| b.name).collect();
+        let close = nearest(asked, known.iter().copied());
+        let list = if close.is_empty() { known } else { close };
+        Err(Failure::new(format_args!("there is no built-in kernel `{asked}`")).help(format_args!(
+            "the nearest are {}; a kernel of your own is FILE.rs or FILE.rs::Kernel",
+            list.join(", ")
+        )))
+    }
+}

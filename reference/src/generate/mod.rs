@@ -1,0 +1,5 @@
+//! Random inputs and programs from a seed.
+
+mod standard;
+
+pub use standard::program;

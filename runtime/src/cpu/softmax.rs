@@ -1,0 +1,116 @@
+//! Online softmax: one row at a time, tile after tile of its keys.
+
+use super::vector;
+use pulp::Arch;
+
+/// Lanes of every reduction. Fixed, so that results are the same on every machine.
+const LANES: usize = 16;
+
+/// Sum of a vector: 16 running sums, then those in order.
+#[inline(always)]
+fn sum_lanes(x: &[f32]) -> f32 {
+    let mut acc = [0f32; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        acc.iter_mut().zip(chunk).for_each(|(a, x)| *a += x);
+    }
+    acc.iter_mut().zip(rest).for_each(|(a, x)| *a += x);
+    acc.iter().sum()
+}
+
+#[inline(always)]
+fn max_lanes(x: &[f32]) -> f32 {
+    let mut acc = [f32::NEG_INFINITY; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        acc.iter_mut().zip(chunk).for_each(|(a, x)| *a = if *x > *a { *x } else { *a });
+    }
+    acc.iter_mut().zip(rest).for_each(|(a, x)| *a = if *x > *a { *x } else { *a });
+    acc.iter().fold(f32::NEG_INFINITY, |a, x| a.max(*x))
+}
+
+/// Sum of a vector in a fixed order.
+pub(crate) fn sum(arch: Arch, x: &[f32]) -> f32 {
+    arch.dispatch(
+        #[inline(always)]
+        || sum_lanes(x),
+    )
+}
+
+/// Scalar product in a fixed order.
+pub(crate) fn inner(arch: Arch, x: &[f32], y: &[f32]) -> f32 {
+    arch.dispatch(
+        #[inline(always)]
+        || {
+            let mut acc = [0f32; LANES];
+            let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+            let (x_rest, y_rest) = (xs.remainder(), ys.remainder());
+            for (x, y) in xs.zip(ys) {
+                for (a, (x, y)) in acc.iter_mut().zip(x.iter().zip(y)) {
+                    *a = x.mul_add(*y, *a);
+                }
+            }
+            for (a, (x, y)) in acc.iter_mut().zip(x_rest.iter().zip(y_rest)) {
+                *a = x.mul_add(*y, *a);
+            }
+            acc.iter().sum()
+        },
+    )
+}
+
+/// What is known of a row after some of its keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowState {
+    /// Largest logit.
+    pub(crate) max: f32,
+    /// Σ exp(logit − max)
+    pub(crate) sum: f32,
+}
+
+impl RowState {
+    /// Before any key; a sink is a logit like any other.
+    pub(crate) fn new(sink: f32) -> RowState {
+        if sink == f32::NEG_INFINITY {
+            RowState { max: sink, sum: 0.0 }
+        } else {
+            RowState { max: sink, sum: 1.0 }
+        }
+    }
+
+    /// Takes in logits (−inf where unseen), leaves exp(logit − max) in their place, and returns the
+    /// factor by which what was summed up so far shrinks.
+    pub(crate) fn absorb(&mut self, arch: Arch, x: &mut [f32]) -> f32 {
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                let largest = max_lanes(x);
+                // Where everything is −inf there is nothing to subtract.
+                let max = if largest > self.max { largest } else { self.max };
+                let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
+                for x in x.iter_mut() {
+                    *x = vector::exp(*x - shift);
+                }
+                let factor = if self.max == max { 1.0 } else { vector::exp(self.max - shift) };
+                self.sum = self.sum * factor + sum_lanes(x);
+                self.max = max;
+                factor
+            },
+        )
+    }
+
+    /// Natural log of the denominator.
+    pub(crate) fn lse(&self) -> f32 {
+        if self.sum > 0.0 {
+            (f64::from(self.max) + f64::from(self.sum).ln()) as f32
+        } else {
+            f32::NEG_INFINITY
+        }
+    }
+
+    /// What the summed-up values are divided by; 0 where nothing was seen.
+    pub(crate) fn scale(&self) -> f32 {
+        if self.sum > 0.0 { 1.0 / self.sum } else { 0.0 }
+    }
+}

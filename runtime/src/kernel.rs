@@ -1,0 +1,189 @@
+//! A kernel instance and its calls.
+
+use crate::bind::{Bound, Sequences};
+use crate::cpu::{Backward, ForwardPass};
+use crate::{Error, Tensor, TensorView};
+use sparsek_dsl::backward;
+use sparsek_dsl::ir::{Direction, Instance, Program, Spec, check};
+use std::fmt;
+
+/// One instance of a program: its parameters are constants, its backward is derived.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    instance: Instance,
+    backward: Program,
+    forward_pass: ForwardPass,
+}
+
+/// Input tensors by name.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs<'a> {
+    tensors: Vec<(String, TensorView<'a>)>,
+}
+
+impl<'a> Inputs<'a> {
+    /// No tensors.
+    pub fn new() -> Inputs<'a> {
+        Inputs::default()
+    }
+
+    /// With one more tensor; a second one of the same name takes the place of the first.
+    pub fn with(mut self, name: &str, view: TensorView<'a>) -> Inputs<'a> {
+        self.tensors.retain(|(n, _)| n != name);
+        self.tensors.push((name.to_owned(), view));
+        self
+    }
+
+    /// With one more tensor, if there is one.
+    pub fn with_optional(self, name: &str, view: Option<TensorView<'a>>) -> Inputs<'a> {
+        match view {
+            Some(view) => self.with(name, view),
+            None => self,
+        }
+    }
+
+    /// The tensor of that name.
+    pub fn get(&self, name: &str) -> Option<&TensorView<'a>> {
+        self.tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t)
+    }
+
+    /// The names of all tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.iter().map(|(n, _)| n.as_str())
+    }
+}
+
+/// What a call may say beside its tensors.
+#[derive(Clone, Default)]
+pub struct Options<'a> {
+    /// Boundaries of packed sequences: `[0, …, N]`, non-decreasing; B is then 1. Positions, expiry
+    /// and `batch` count within each sequence. `None`: every row of the batch is one sequence.
+    pub cu_seqlens: Option<&'a [i32]>,
+    /// The gradients to compute, as `d_q`, `d_slope`, …; `None`: of every differentiable input
+    /// that was given.
+    pub wanted: Option<Vec<String>>,
+    /// Called with the work done and the work there is, from any thread.
+    pub progress: Option<&'a (dyn Fn(usize, usize) + Sync)>,
+}
+
+impl fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("cu_seqlens", &self.cu_seqlens)
+            .field("wanted", &self.wanted)
+            .field("progress", &self.progress.is_some())
+            .finish()
+    }
+}
+
+/// Results of a forward call: the output, and what the backward reads.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// o \[B, N, Hq, D\] in the kernel's element type.
+    pub o: Tensor,
+    /// Natural log of the softmax's denominator, \[B, Hq, N\] f32; −inf where nothing is seen.
+    pub lse: Tensor,
+    /// Threshold of the top-k mask, \[B, Hkv, N\] f32; −inf where a query has at most k candidates.
+    pub tau: Tensor,
+    /// First query that no longer sees the key, \[B, Hkv, N\] i32; the sequence's length when it is
+    /// seen to the end.
+    pub expiry: Tensor,
+}
+
+/// Gradients by name.
+#[derive(Clone, Debug, Default)]
+pub struct Gradients {
+    pub(crate) tensors: Vec<(String, Tensor)>,
+}
+
+impl Gradients {
+    /// The gradient of that name (`d_q`, …): in the kernel's element type for q, k and v, else f32,
+    /// always of the input's own shape.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t)
+    }
+
+    /// Every gradient with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(n, t)| (n.as_str(), t))
+    }
+}
+
+impl Kernel {
+    /// An instance of a forward program.
+    pub fn from_program(program: &Program, spec: &Spec) -> Result<Kernel, Error> {
+        let broken = check::well_formed(program);
+        if let Some(rule) = broken.first() {
+            return Err(Error::IllFormed { kernel: program.name.clone(), rule: rule.to_string() });
+        }
+        if program.direction != Direction::Forward {
+            let rule = "a kernel is made from a forward program".to_owned();
+            return Err(Error::IllFormed { kernel: program.name.clone(), rule });
+        }
+        let instance = program.instantiate(spec)?;
+        let backward = backward::derive(&instance.program);
+        if let Some(rule) = check::well_formed(&backward).first() {
+            let rule = format!("derived backward: {rule}");
+            return Err(Error::IllFormed { kernel: program.name.clone(), rule });
+        }
+        let forward_pass = ForwardPass::compile(&instance)?;
+        Ok(Kernel { instance, backward, forward_pass })
+    }
+
+    /// The program with its parameters put in.
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// The derived backward program.
+    pub fn backward_program(&self) -> &Program {
+        &self.backward
+    }
+
+    /// Computes the output. O(N (k + w) D) time, O(N) memory beside inputs and outputs.
+    pub fn forward(&self, inputs: &Inputs<'_>, options: &Options<'_>) -> Result<Forward, Error> {
+        let bound = Bound::new(&self.instance, &self.instance.program, inputs)?;
+        let sequences = Sequences::new(&bound.sizes, options.cu_seqlens)?;
+        self.forward_pass.run(&bound, &sequences, options.progress)
+    }
+
+    /// Computes the gradients. `inputs` and `options.cu_seqlens` as in the forward call that gave
+    /// `forward`; `d_o` like q.
+    pub fn backward(
+        &self,
+        inputs: &Inputs<'_>,
+        forward: &Forward,
+        d_o: &TensorView<'_>,
+        options: &Options<'_>,
+    ) -> Result<Gradients, Error> {
+        let names = self.wanted(inputs, options)?;
+        let program = self.backward.with_outputs(|n| names.iter().any(|w| w == n));
+        let all = inputs
+            .clone()
+            .with("o", forward.o.view())
+            .with("lse", forward.lse.view())
+            .with("d_o", d_o.clone());
+        let bound = Bound::new(&self.instance, &program, &all)?;
+        let sequences = Sequences::new(&bound.sizes, options.cu_seqlens)?;
+        let backward = Backward::compile(&self.instance, &program)?;
+        backward.run(&bound, &sequences, forward, options.progress)
+    }
+
+    fn wanted(&self, inputs: &Inputs<'_>, options: &Options<'_>) -> Result<Vec<String>, Error> {
+        let all = || self.backward.outputs.iter().map(|o| o.name.as_str());
+        match &options.wanted {
+            None => Ok(all()
+                .filter(|n| inputs.get(n.strip_prefix("d_").unwrap_or(n)).is_some())
+                .map(str::to_owned)
+                .collect()),
+            Some(names) => match names.iter().find(|n| all().all(|known| known != n.as_str())) {
+                Some(unknown) => Err(Error::UnknownGradient {
+                    kernel: self.instance.program.name.clone(),
+                    name: unknown.clone(),
+                    known: all().collect::<Vec<_>>().join(", "),
+                }),
+                None => Ok(names.clone()),
+            },
+        }
+    }
+}

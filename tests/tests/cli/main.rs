@@ -1,0 +1,9 @@
+//! The `sparsek` binary from end to end.
+
+mod bad_input;
+mod binary;
+mod broken_files;
+mod case;
+mod commands;
+mod golden;
+mod output;

@@ -1,0 +1,3 @@
+//! The two references against stored results and against each other.
+
+mod golden;
