@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 a check did not hold, 2 bad usage or bad input. Messages on standard
 //! error say what is wrong, where, and what to do.
 
+mod cases;
 mod commands;
 mod expect;
 mod failure;

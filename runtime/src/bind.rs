@@ -213,9 +213,7 @@ fn check<'a>(
     }
     let found = view.data();
     let expected = match input.ty.kind {
-        Kind::Vector => {
-            (found.elem() != Some(instance.elem)).then(|| elem_needed(instance.elem))
-        }
+        Kind::Vector => (found.elem() != Some(instance.elem)).then(|| elem_needed(instance.elem)),
         Kind::I32 => (!matches!(found, Data::I32(_))).then(|| "i32".to_owned()),
         Kind::F32 | Kind::Bool => (!matches!(found, Data::F32(_))).then(|| "f32".to_owned()),
     };

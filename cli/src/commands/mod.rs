@@ -13,7 +13,6 @@ use crate::tensors::inputs::Flags;
 use clap::Args;
 use sparsek::dsl::ir::SpecError;
 use sparsek::{Elem, Error};
-use std::path::Path;
 
 /// Specialisation parameters of a kernel.
 #[derive(Args, Clone, Debug)]
@@ -126,10 +125,4 @@ pub(crate) fn failure(error: Error, file: Option<&TensorFile>) -> Failure {
     };
     let failure = Failure::new(message);
     if help.is_empty() { failure } else { failure.help(help) }
-}
-
-/// A failure to write a text file.
-pub(crate) fn write_failure(path: &Path, error: std::io::Error) -> Failure {
-    Failure::new(format_args!("cannot write {}: {error}", path.display()))
-        .help("check that the folder exists and has room")
 }

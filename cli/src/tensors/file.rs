@@ -215,6 +215,15 @@ impl HostTensor {
         }
     }
 
+    /// A tensor of the references' numbers, rounded to `elem`; as integers without one.
+    pub(crate) fn from_array(array: &Array, elem: Option<Elem>) -> HostTensor {
+        let shape = array.shape().to_vec();
+        match elem {
+            None => HostTensor { shape, data: Storage::I32(array.to_i32()) },
+            Some(elem) => HostTensor { shape, data: Storage::F32(array.to_f32()) }.into_elem(elem),
+        }
+    }
+
     /// The tensor as the references take it.
     pub(crate) fn array(&self) -> Result<Array, sparsek_reference::Error> {
         let data = match &self.data {

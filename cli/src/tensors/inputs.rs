@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::terminal::note;
 use crate::tensors::file::{HostTensor, TensorFile};
-use sparsek::dsl::ir::{Extent, Program, Role, Spec};
+use sparsek::dsl::ir::{Extent, Input, Kind, Program, Role, Spec};
 use sparsek::{Elem, Inputs, Storage};
 use sparsek_reference::Arrays;
 use std::collections::BTreeMap;
@@ -149,6 +149,25 @@ impl Loaded {
             }
         };
         Ok(Loaded { tensors, d_o, cu_seqlens })
+    }
+
+    /// The references' inputs of a program, `d_o` among them, as a kernel takes them.
+    pub(crate) fn from_arrays(
+        program: &Program,
+        elem: Elem,
+        arrays: &Arrays,
+        cu_seqlens: Option<Vec<i32>>,
+    ) -> Loaded {
+        let tensor = |name: &str, elem| arrays.get(name).map(|a| HostTensor::from_array(a, elem));
+        let stored = |input: &Input| match (input.role, input.ty.kind) {
+            (Role::Query | Role::Key | Role::Value, _) => Some(elem),
+            (_, Kind::I32) => None,
+            (_, Kind::F32 | Kind::Bool | Kind::Vector) => Some(Elem::F32),
+        };
+        let given = program.inputs.iter().filter_map(|input| {
+            Some((input.name.clone(), tensor(&input.name, stored(input))?))
+        });
+        Loaded { tensors: given.collect(), d_o: tensor("d_o", Some(elem)), cu_seqlens }
     }
 
     /// The tensors as a kernel takes them.

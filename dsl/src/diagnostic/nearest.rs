@@ -2,10 +2,7 @@
 
 /// The known name that `name` most likely is a misspelling of, if one is near enough: at most one
 /// edit for each three letters, two letters swapped counting as one. Equal distances: the first.
-pub(crate) fn nearest<'a>(
-    name: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (name.chars().count() / 3).max(1);
     known
         .into_iter()

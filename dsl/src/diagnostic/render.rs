@@ -24,8 +24,7 @@ pub fn render(
     snippet = snippet.annotation(annotation);
     for (span, label) in &diagnostic.secondary {
         if let Some(range) = spans.range(*span).and_then(|r| within(r, text)) {
-            snippet =
-                snippet.annotation(AnnotationKind::Context.span(range).label(label.as_str()));
+            snippet = snippet.annotation(AnnotationKind::Context.span(range).label(label.as_str()));
         }
     }
     let mut group = Level::ERROR

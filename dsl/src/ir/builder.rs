@@ -24,6 +24,11 @@ impl Builder {
         InputId(self.inputs.len() as u32 - 1)
     }
 
+    /// The declared inputs.
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
+    }
+
     /// The declared inputs, to set a default that is built after the declaration.
     pub fn inputs_mut(&mut self) -> &mut [Input] {
         &mut self.inputs

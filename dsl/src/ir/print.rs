@@ -179,7 +179,10 @@ impl<'a> Printer<'a> {
         };
         let mut out = format!("{}: {ty}", input.name);
         if let Some(default) = input.default {
-            write!(out, " = {}", self.expression(default)?)?;
+            // No `let` is visible where inputs are declared.
+            let names = vec![None; self.program.nodes.len()];
+            let bare = Printer { program: self.program, names };
+            write!(out, " = {}", bare.expression(default)?)?;
         }
         Ok(out)
     }

@@ -54,11 +54,7 @@ impl Reader {
 
     /// Splits the body at semicolons, and before a `let` whose predecessor lacks one. Loops and
     /// conditionals are reported and left out.
-    fn statements<'t>(
-        &mut self,
-        tokens: &'t [TokenTree],
-        end: TokenSpan,
-    ) -> Vec<Statement<'t>> {
+    fn statements<'t>(&mut self, tokens: &'t [TokenTree], end: TokenSpan) -> Vec<Statement<'t>> {
         let mut out = Vec::new();
         let mut start = 0;
         let mut n = 0;
@@ -135,9 +131,8 @@ impl Reader {
             );
         }
         let Some(name) = cursor.ident() else {
-            let error = self
-                .expected("a name", &cursor)
-                .help("a statement is `let name = expression;`");
+            let error =
+                self.expected("a name", &cursor).help("a statement is `let name = expression;`");
             return self.fail(error);
         };
         let name = self.name(name);
@@ -148,9 +143,8 @@ impl Reader {
             return self.fail(error);
         }
         if !cursor.punct('=') {
-            let error = self
-                .expected("`=`", &cursor)
-                .help("a statement is `let name = expression;`");
+            let error =
+                self.expected("`=`", &cursor).help("a statement is `let name = expression;`");
             return self.fail(error);
         }
         if cursor.at_end() {

@@ -14,6 +14,13 @@ impl Reader {
     /// An expression that takes all of the tokens; `end` is what closes them.
     pub(super) fn expression(&mut self, tokens: &[TokenTree], end: TokenSpan) -> Expr {
         let stream: TokenStream = tokens.iter().cloned().collect();
+        if let Some(hash) = attribute(stream.clone()) {
+            let span = self.spans.add(hash);
+            self.report(
+                Diagnostic::new(Code::NotInLanguage, span, "an attribute is not in the language")
+                    .help("remove it; attributes go on the invocation"),
+            );
+        }
         match syn::parse2::<syn::Expr>(stream) {
             Ok(expr) => self.convert(&expr),
             Err(error) => {
@@ -21,14 +28,12 @@ impl Reader {
                 let at_end = text.starts_with("unexpected end of input");
                 let token = if at_end { end } else { error.span() };
                 let span = self.spans.add(token);
-                let mut diagnostic = Diagnostic::new(Code::Syntax, span, text.clone());
+                let shown = text.strip_prefix("unexpected end of input, ").unwrap_or(&text);
+                let mut diagnostic = Diagnostic::new(Code::Syntax, span, shown);
                 if text.contains("comparison operators cannot be chained") {
-                    diagnostic = Diagnostic::new(
-                        Code::Precedence,
-                        span,
-                        "comparisons cannot be chained",
-                    )
-                    .help(PARENTHESES);
+                    diagnostic =
+                        Diagnostic::new(Code::Precedence, span, "comparisons cannot be chained")
+                            .help(PARENTHESES);
                 }
                 self.report(diagnostic);
                 let first = tokens.first().map_or(end, first_span);
@@ -91,7 +96,10 @@ impl Reader {
         let span = self.spans.add(lit.span());
         let mut float = |digits: &str| {
             let value = digits.parse::<f32>().unwrap_or(f32::INFINITY);
-            let zero = digits.split(['e', 'E']).next().is_some_and(|m| !m.contains(|c| matches!(c, '1'..='9')));
+            let zero = digits
+                .split(['e', 'E'])
+                .next()
+                .is_some_and(|m| !m.contains(|c| matches!(c, '1'..='9')));
             if value.is_finite() && (value != 0.0 || zero) {
                 return ExprKind::Float(value);
             }
@@ -126,9 +134,11 @@ impl Reader {
         };
         if !suffix.is_empty() {
             let message = format!("the suffix `{suffix}` is not in the language");
-            self.report(Diagnostic::new(Code::NotInLanguage, span, message).help(
-                "numbers are f32 and integers i32 by where they stand; remove the suffix",
-            ));
+            self.report(
+                Diagnostic::new(Code::NotInLanguage, span, message).help(
+                    "numbers are f32 and integers i32 by where they stand; remove the suffix",
+                ),
+            );
         }
         Expr { kind, span }
     }
@@ -262,6 +272,15 @@ fn logical(found: &str, meant: &str) -> Diagnostic {
             "write `{meant}` instead of `{found}`, with comparisons in parentheses: \
              `(a < b) {meant} (c < d)`"
         ))
+}
+
+/// The first `#`, in brackets too: the start of an attribute, which the parser would accept.
+fn attribute(stream: TokenStream) -> Option<TokenSpan> {
+    stream.into_iter().find_map(|tree| match tree {
+        TokenTree::Punct(p) if p.as_char() == '#' => Some(p.span()),
+        TokenTree::Group(group) => attribute(group.stream()),
+        TokenTree::Punct(_) | TokenTree::Ident(_) | TokenTree::Literal(_) => None,
+    })
 }
 
 /// What an expression outside the language is called, and what to write instead.

@@ -76,9 +76,9 @@ fn starts_with_kernel(tokens: TokenStream) -> bool {
                 tokens.next();
             }
             Some(TokenTree::Ident(word)) if word == "pub" => {
-                tokens.next_if(|t| {
-                    matches!(t, TokenTree::Group(g) if g.delimiter() == Delimiter::Parenthesis)
-                });
+                tokens.next_if(
+                    |t| matches!(t, TokenTree::Group(g) if g.delimiter() == Delimiter::Parenthesis),
+                );
             }
             Some(TokenTree::Ident(word)) if word == "kernel" => {
                 return matches!(tokens.next(), Some(TokenTree::Ident(_)));

@@ -338,4 +338,3 @@ fn skip_kernel(cursor: &mut Cursor<'_>) {
         }
     }
 }
-

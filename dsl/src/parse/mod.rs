@@ -12,6 +12,7 @@ mod schedule;
 mod sets;
 mod spans;
 
+pub(crate) use expr::PARENTHESES;
 pub use file::compile_file;
 pub use spans::SourceSpans;
 
@@ -76,6 +77,12 @@ impl Reader {
                 Diagnostic::new(Code::NotInLanguage, span, format!("raw identifier `{text}`"))
                     .help("names of kernels are plain identifiers; take another name"),
             );
+        } else if syn::parse_str::<syn::Ident>(&text).is_err() {
+            self.report(
+                Diagnostic::new(Code::Syntax, span, format!("expected a name, found `{text}`"))
+                    .label("this is a word of Rust")
+                    .help("take another name"),
+            );
         }
         ast::Ident { text, span }
     }
@@ -101,23 +108,28 @@ impl Reader {
             let program = lower::lower(&ast, self);
             CompiledKernel { ast, program }
         });
-        let compiled: Vec<CompiledKernel> = compiled.collect();
-        self.duplicate_kernels(&compiled);
+        let mut compiled: Vec<CompiledKernel> = compiled.collect();
+        self.duplicate_kernels(&mut compiled);
         compiled
     }
 
-    fn duplicate_kernels(&mut self, kernels: &[CompiledKernel]) {
-        for (n, kernel) in kernels.iter().enumerate() {
+    /// Reports kernels of one name; the second has no program.
+    fn duplicate_kernels(&mut self, kernels: &mut [CompiledKernel]) {
+        for n in 0..kernels.len() {
+            let (before, rest) = kernels.split_at_mut(n);
+            let Some(kernel) = rest.first_mut() else { continue };
             let name = &kernel.ast.name;
-            if let Some(first) = kernels[..n].iter().find(|k| k.ast.name.text == name.text) {
-                let message = format!("two kernels are named `{}`", name.text);
-                self.report(
-                    Diagnostic::new(Code::DuplicateName, name.span, message)
-                        .label("the second")
-                        .also(first.ast.name.span, "the first")
-                        .help("give one of them another name"),
-                );
-            }
+            let Some(first) = before.iter().find(|k| k.ast.name.text == name.text) else {
+                continue;
+            };
+            let message = format!("two kernels are named `{}`", name.text);
+            self.report(
+                Diagnostic::new(Code::DuplicateName, name.span, message)
+                    .label("the second")
+                    .also(first.ast.name.span, "the first")
+                    .help("give one of them another name"),
+            );
+            kernel.program = None;
         }
     }
 

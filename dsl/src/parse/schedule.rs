@@ -67,9 +67,12 @@ impl Reader {
         };
         let word = self.name(word);
         if word.text != "tile" {
-            let known: Vec<&str> =
-                ["tile"].into_iter().chain([KnobName::Warps, KnobName::Stages].map(KnobName::name)).collect();
-            let found = [KnobName::Warps, KnobName::Stages].into_iter().find(|k| k.name() == word.text);
+            let known: Vec<&str> = ["tile"]
+                .into_iter()
+                .chain([KnobName::Warps, KnobName::Stages].map(KnobName::name))
+                .collect();
+            let found =
+                [KnobName::Warps, KnobName::Stages].into_iter().find(|k| k.name() == word.text);
             let Some(name) = found else {
                 self.unknown(&word, "knob", &known);
                 return Err(Unreadable);

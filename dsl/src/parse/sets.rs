@@ -62,11 +62,7 @@ impl Reader {
         }
     }
 
-    fn multiples(
-        &mut self,
-        piece: &mut Cursor<'_>,
-        last: &mut proc_macro2::Span,
-    ) -> Read<SetKind> {
+    fn multiples(&mut self, piece: &mut Cursor<'_>, last: &mut proc_macro2::Span) -> Read<SetKind> {
         let Some(group) = piece.group(Delimiter::Parenthesis) else {
             let error = self.expected("`(16)` behind `multiples_of`", piece).help(FORMS);
             return self.fail(error);
@@ -100,12 +96,10 @@ impl Reader {
         };
         if !piece.puncts("..=") {
             let error = match piece.puncts("..") {
-                true => Diagnostic::new(
-                    Code::InvalidSet,
-                    lo.span,
-                    "a range without its last value",
-                )
-                .help("ranges include both ends: write `1..=4096`"),
+                true => {
+                    Diagnostic::new(Code::InvalidSet, lo.span, "a range without its last value")
+                        .help("ranges include both ends: write `1..=4096`")
+                }
                 false => self.expected("`..=`", piece).help(FORMS),
             };
             return self.fail(error);

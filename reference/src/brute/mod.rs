@@ -11,7 +11,7 @@
 //!
 //! The logit is softcap(scale (q·k) m? + slope_h (j − i)), softcap(x) = c tanh(x / c).
 //!
-//! Gradients are written out by hand ([`gradients`]); d m_ij / d u_l = \[j, l in I_i\] (δ_jl − 1/|I_i|)
+//! Gradients are written out by hand (`gradients.rs`); d m_ij / d u_l = \[j, l in I_i\] (δ_jl − 1/|I_i|)
 //! with I_i = { j in R_i : 0 < m_ij < 1 }. Everything is f64 and takes O(N²).
 
 mod gradients;

@@ -7,10 +7,12 @@ impl Evaluation<'_> {
     /// Adds every entry to the one that it broadcasts from; pairs count only where seen.
     pub(super) fn sum(&self, value: ValueId, to: Class) -> Value {
         let value = self.value(value);
+        let add = self.options.arithmetic.result(false);
         let mut data = vec![0.0; self.geometry.size(to)];
         self.geometry.each(value.ty.class, |at| {
             if value.ty.class != Class::Pair || self.is_seen(at) {
-                data[self.geometry.offset(to, at)] += self.get(value, at);
+                let sum = &mut data[self.geometry.offset(to, at)];
+                *sum = add(*sum + self.get(value, at));
             }
         });
         Value { ty: Type::f32(to), data }

@@ -12,7 +12,7 @@ pub enum Arithmetic {
     /// Everything in f64 but the score: its operations are rounded to f32, as everywhere a score is
     /// computed, so that keys are ranked and thresholds taken from the same numbers.
     F32Scores,
-    /// A plain implementation: every operation's result rounded to f32, and inputs, weights of weighted
+    /// A plain implementation: every operation's result and every step of a sum rounded to f32, and inputs, weights of weighted
     /// sums and outputs rounded to the element type. Its error against the others is what any
     /// implementation in that precision may be expected to have.
     Plain(Elem),

@@ -1,6 +1,7 @@
 //! Softmax over the seen keys and its log-sum-exp.
 
 use super::geometry::At;
+use super::round::Round;
 use super::{Evaluation, Value};
 use sparsek_dsl::ir::{Class, Type, ValueId};
 
@@ -22,7 +23,7 @@ impl Evaluation<'_> {
             let pairs = (0..=query.i).map(|j| At { j, ..query }).filter(|at| self.is_seen(*at));
             let row: Vec<(At, f64)> = pairs.map(|at| (at, self.get(logit, at))).collect();
             let sink = sink.map_or(f64::NEG_INFINITY, |s| self.get(s, query));
-            let lse = round(log_sum_exp(row.iter().map(|(_, x)| *x).chain([sink])));
+            let lse = round(log_sum_exp(row.iter().map(|(_, x)| *x).chain([sink]), round));
             for (at, x) in row.iter().filter(|_| lse != f64::NEG_INFINITY) {
                 p[self.geometry.offset(Class::Pair, *at)] = round(x - lse).exp();
             }
@@ -39,10 +40,10 @@ impl Evaluation<'_> {
 }
 
 /// log Σ e^x; −inf over nothing.
-fn log_sum_exp(xs: impl Iterator<Item = f64> + Clone) -> f64 {
+fn log_sum_exp(xs: impl Iterator<Item = f64> + Clone, round: Round) -> f64 {
     let max = xs.clone().fold(f64::NEG_INFINITY, f64::max);
     if max == f64::NEG_INFINITY {
         return max;
     }
-    max + xs.map(|x| (x - max).exp()).sum::<f64>().ln()
+    max + xs.fold(0.0, |sum, x| round(sum + (x - max).exp())).ln()
 }

@@ -14,7 +14,6 @@ use super::{Progress, selection};
 use crate::bind::{Bound, Sequences, Sizes};
 use crate::tensor::split_mut;
 use crate::{Error, Forward, Gradients, Storage};
-use pulp::Arch;
 use rayon::prelude::*;
 use sparsek_dsl::Elem;
 use sparsek_dsl::ir::{Class, Instance, Kind, Op, Program, ValueId};
@@ -106,11 +105,14 @@ impl Backward {
             scores: &scores,
             tau,
             expiry,
-            arch: Arch::new(),
         };
         let mut layout = self.layout.clone();
-        layout.small =
-            self.segments.small.iter().map(|s| finish::length(s.class, &sizes, sequences)).collect();
+        layout.small = self
+            .segments
+            .small
+            .iter()
+            .map(|s| finish::length(s.class, &sizes, sequences))
+            .collect();
         let swept = self.sweep(&call, &layout, sequences, progress);
         finish::gradients(&call, sequences, self.elem, swept)
     }
@@ -143,7 +145,8 @@ impl Backward {
         let wave = rayon::current_num_threads() * 2;
         for (g, keys) in keys.iter().enumerate() {
             let mut threshold = vec![0f64; sizes.batch * sizes.n];
-            let mut parts = row_parts(&chunks, &sizes, &mut query_vectors, &mut row_values, &mut threshold);
+            let mut parts =
+                row_parts(&chunks, &sizes, &mut query_vectors, &mut row_values, &mut threshold);
             let work = parts.chunks_mut(wave).zip(chunks.chunks(wave).zip(keys.chunks(wave)));
             for (parts, (chunks, keys)) in work {
                 let each = parts.par_iter_mut().zip(chunks.par_iter().zip(keys));
@@ -173,7 +176,14 @@ impl Backward {
     }
 
     /// Completes the score gradient of one key-value head.
-    fn share_threshold(&self, call: &Call<'_>, sequences: &Sequences, g: usize, rows: &[f64], sums: &mut Sums) {
+    fn share_threshold(
+        &self,
+        call: &Call<'_>,
+        sequences: &Sequences,
+        g: usize,
+        rows: &[f64],
+        sums: &mut Sums,
+    ) {
         let Some((_, n)) = self.segments.mask_vjp else { return };
         let sizes = call.sizes();
         for sequence in &sequences.all {
@@ -196,7 +206,9 @@ fn plan_of<'a>(forward: &'a Forward, sizes: &Sizes) -> Result<(&'a [f32], &'a [i
     let shape = [sizes.batch, sizes.hkv, sizes.n];
     let fits = |t: &crate::Tensor| t.shape() == shape;
     match (forward.tau.as_f32(), forward.expiry.as_i32()) {
-        (Some(tau), Some(expiry)) if fits(&forward.tau) && fits(&forward.expiry) => Ok((tau, expiry)),
+        (Some(tau), Some(expiry)) if fits(&forward.tau) && fits(&forward.expiry) => {
+            Ok((tau, expiry))
+        }
         _ => Err(Error::Shape {
             name: "tau".to_owned(),
             found: forward.tau.shape().to_vec(),

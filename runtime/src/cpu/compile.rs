@@ -139,7 +139,11 @@ impl Segments {
         for root in roots.iter().chain(&program.seen_set().predicates) {
             live[root.index()] = true;
         }
-        for v in program.ids().rev().filter(|v| !matches!(program.node(*v).op, Op::Sparsek { .. } | Op::Seen(_))) {
+        for v in program
+            .ids()
+            .rev()
+            .filter(|v| !matches!(program.node(*v).op, Op::Sparsek { .. } | Op::Seen(_)))
+        {
             if live[v.index()] {
                 program.node(v).op.for_each_operand(|o| live[o.index()] = true);
                 if let Op::Input(id) = program.node(v).op
@@ -333,7 +337,12 @@ impl Compiler<'_> {
     }
 
     /// An elementwise instruction in the smallest domain that its operands allow.
-    fn instr(&mut self, operands: &[ValueId], int: bool, make: impl Fn(Loc, &[Loc]) -> Instr) -> Fallible<Place> {
+    fn instr(
+        &mut self,
+        operands: &[ValueId],
+        int: bool,
+        make: impl Fn(Loc, &[Loc]) -> Instr,
+    ) -> Fallible<Place> {
         let mut domain = Domain::Uniform;
         let mut late = false;
         let mut locs = Vec::with_capacity(operands.len());

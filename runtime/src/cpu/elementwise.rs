@@ -6,7 +6,7 @@
 //! one row at a time: a row of a few hundred columns stays in the first-level cache.
 
 use super::vector;
-use pulp::Arch;
+use multiversion::multiversion;
 use sparsek_dsl::ir::{Binary, Compare, Logic, Unary};
 
 /// What a value varies over within a tile.
@@ -128,7 +128,13 @@ impl Lane for i32 {
 }
 
 #[inline(always)]
-fn arg<'a, T: Lane>(loc: Loc, domain: Domain, own: &'a Frame, scope: &Scope<'a>, n: usize) -> Arg<'a, T> {
+fn arg<'a, T: Lane>(
+    loc: Loc,
+    domain: Domain,
+    own: &'a Frame,
+    scope: &Scope<'a>,
+    n: usize,
+) -> Arg<'a, T> {
     if loc.domain == domain {
         return Arg::Lanes(&T::vectors(own)[loc.slot][..n]);
     }
@@ -291,53 +297,50 @@ fn step(instr: &Instr, domain: Domain, own: &mut Frame, n: usize, scope: &Scope<
 }
 
 /// Runs the instructions of one domain over `n` lanes.
-pub(crate) fn run(arch: Arch, instrs: &[Instr], domain: Domain, own: &mut Frame, n: usize, scope: &Scope<'_>) {
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma+bmi2",
+    "x86_64+avx2+fma+bmi2"
+))]
+pub(crate) fn run(instrs: &[Instr], domain: Domain, own: &mut Frame, n: usize, scope: &Scope<'_>) {
     if instrs.is_empty() || n == 0 {
         return;
     }
-    arch.dispatch(
-        #[inline(always)]
-        || {
-            for instr in instrs {
-                step(instr, domain, own, n, scope);
-            }
-        },
-    );
+    for instr in instrs {
+        step(instr, domain, own, n, scope);
+    }
 }
 
 /// Fills the seen mask of one row: causal and alive, and every predicate.
-pub(crate) fn seen_mask(arch: Arch, predicates: &[Loc], pair: &mut Frame, n: usize, scope: &Scope<'_>) {
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma+bmi2",
+    "x86_64+avx2+fma+bmi2"
+))]
+pub(crate) fn seen_mask(predicates: &[Loc], pair: &mut Frame, n: usize, scope: &Scope<'_>) {
     let (Some((row, r)), Some(col)) = (scope.row, scope.col) else { return };
     let i = row.i[ROW_POS.slot][r];
     let mut mask = std::mem::take(&mut pair.i[PAIR_SEEN.slot]);
-    arch.dispatch(
-        #[inline(always)]
-        || {
-            let out = &mut mask[..n];
-            let pos = &col.i[COL_POS.slot][..n];
-            let expiry = &col.i[COL_EXPIRY.slot][..n];
-            for ((o, j), e) in out.iter_mut().zip(pos).zip(expiry) {
-                *o = -i32::from((*j <= i) & (i < *e));
-            }
-            for p in predicates {
-                match arg::<i32>(*p, Domain::Pair, pair, scope, n) {
-                    Arg::Lanes(p) => out.iter_mut().zip(p).for_each(|(o, p)| *o &= p),
-                    Arg::One(p) => out.iter_mut().for_each(|o| *o &= p),
-                }
-            }
-        },
-    );
+    let out = &mut mask[..n];
+    let pos = &col.i[COL_POS.slot][..n];
+    let expiry = &col.i[COL_EXPIRY.slot][..n];
+    for ((o, j), e) in out.iter_mut().zip(pos).zip(expiry) {
+        *o = -i32::from((*j <= i) & (i < *e));
+    }
+    for p in predicates {
+        match arg::<i32>(*p, Domain::Pair, pair, scope, n) {
+            Arg::Lanes(p) => out.iter_mut().zip(p).for_each(|(o, p)| *o &= p),
+            Arg::One(p) => out.iter_mut().for_each(|o| *o &= p),
+        }
+    }
     pair.i[PAIR_SEEN.slot] = mask;
 }
 
 /// Puts `value` where the mask is 0.
-pub(crate) fn mask_off(arch: Arch, x: &mut [f32], mask: &[i32], value: f32) {
-    arch.dispatch(
-        #[inline(always)]
-        || {
-            for (x, m) in x.iter_mut().zip(mask) {
-                *x = if *m != 0 { *x } else { value };
-            }
-        },
-    );
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma+bmi2",
+    "x86_64+avx2+fma+bmi2"
+))]
+pub(crate) fn mask_off(x: &mut [f32], mask: &[i32], value: f32) {
+    for (x, m) in x.iter_mut().zip(mask) {
+        *x = if *m != 0 { *x } else { value };
+    }
 }

@@ -39,7 +39,8 @@ pub(crate) fn gradients(
     mut swept: Swept,
 ) -> Result<Gradients, Error> {
     let key_values = late_keys(call, sequences, &mut swept.sums)?;
-    let mut small = Small { call, sequences, sums: &swept.sums, known: vec![None; call.program.nodes.len()] };
+    let mut small =
+        Small { call, sequences, sums: &swept.sums, known: vec![None; call.program.nodes.len()] };
     let mut out = Gradients::default();
     for output in &call.program.outputs {
         let shape = shape(call, output);
@@ -130,7 +131,12 @@ fn late_keys(
 ) -> Result<Vec<(ValueId, Vec<f64>)>, Error> {
     let (sizes, s) = (*call.sizes(), call.segments);
     let mut results = Vec::new();
-    for output in call.program.outputs.iter().filter(|o| o.ty.class == Class::PerKey && o.ty.kind == Kind::F32) {
+    for output in call
+        .program
+        .outputs
+        .iter()
+        .filter(|o| o.ty.class == Class::PerKey && o.ty.kind == Kind::F32)
+    {
         if matches!(call.program.node(output.value).op, Op::Const(_)) {
             continue;
         }
@@ -160,7 +166,9 @@ fn late_keys(
                 for first in (0..sequence.len).step_by(COLS) {
                     let cols = COLS.min(sequence.len - first);
                     late_block(call, &mut tile, first, cols, at, sums);
-                    for (_, loc, _, values) in results.iter_mut().filter(|(_, _, direct, _)| !direct) {
+                    for (_, loc, _, values) in
+                        results.iter_mut().filter(|(_, _, direct, _)| !direct)
+                    {
                         let block = &mut values[at + first..at + first + cols];
                         let lanes = &tile.col.f[loc.slot][..cols];
                         block.iter_mut().zip(lanes).for_each(|(v, x)| *v = f64::from(*x));
@@ -172,7 +180,14 @@ fn late_keys(
     Ok(results.into_iter().map(|(v, _, _, values)| (v, values)).collect())
 }
 
-fn late_block(call: &Call<'_>, tile: &mut Tile, first: usize, cols: usize, at: usize, sums: &mut Sums) {
+fn late_block(
+    call: &Call<'_>,
+    tile: &mut Tile,
+    first: usize,
+    cols: usize,
+    at: usize,
+    sums: &mut Sums,
+) {
     let s: &Segments = call.segments;
     tile.cols = cols;
     tile.load_cols(call, |c| first + c);
@@ -184,7 +199,7 @@ fn late_block(call: &Call<'_>, tile: &mut Tile, first: usize, cols: usize, at: u
         }
     }
     let scope = Scope { uniform: Some(&tile.uniform), row: None, col: None };
-    elementwise::run(call.arch, &s.col_late, Domain::Col, &mut tile.col, cols, &scope);
+    elementwise::run(&s.col_late, Domain::Col, &mut tile.col, cols, &scope);
     for (sum, small) in s.small.iter().zip(&mut sums.small) {
         if sum.of.domain == Domain::Col {
             let index = if sum.class == Class::PerBatch { tile.sequence.index } else { 0 };

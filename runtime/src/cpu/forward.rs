@@ -4,7 +4,7 @@ use super::compile::{Segments, Vector};
 use super::elementwise::Domain;
 use super::matmul::{self, Matrix};
 use super::scores::Scores;
-use super::softmax::RowState;
+use super::softmax::{RowState, absorb};
 use super::tile::{Call, STRIDE, Tile};
 use super::tiles::{self, Chunk, ChunkKeys, TileKeys};
 use super::topk::Selection;
@@ -12,7 +12,6 @@ use super::{Progress, selection};
 use crate::bind::{Bound, Sequences};
 use crate::tensor::{StorageMut, split_mut};
 use crate::{Error, Forward, Storage, Tensor};
-use pulp::Arch;
 use rayon::prelude::*;
 use sparsek_dsl::ir::{Instance, Program};
 
@@ -38,7 +37,13 @@ impl ForwardPass {
         let roots: Vec<_> = program.output_named("o").map(|o| o.value).into_iter().collect();
         let segments = Segments::compile(&program, &roots)?;
         let scores = Scores::compile(&program)?;
-        Ok(ForwardPass { selection: selection(instance), elem: instance.elem, program, segments, scores })
+        Ok(ForwardPass {
+            selection: selection(instance),
+            elem: instance.elem,
+            program,
+            segments,
+            scores,
+        })
     }
 
     pub(crate) fn run(
@@ -58,7 +63,6 @@ impl ForwardPass {
             scores: &scores,
             tau: &plan.tau,
             expiry: &plan.expiry,
-            arch: Arch::new(),
         };
         let chunks = tiles::chunks(sequences, self.selection);
         let keys = all_chunk_keys(&call, &chunks);
@@ -137,7 +141,14 @@ impl Worker {
         }
     }
 
-    fn chunk(&mut self, call: &Call<'_>, chunk: &Chunk, keys: &ChunkKeys, g: usize, part: &mut Part<'_>) {
+    fn chunk(
+        &mut self,
+        call: &Call<'_>,
+        chunk: &Chunk,
+        keys: &ChunkKeys,
+        g: usize,
+        part: &mut Part<'_>,
+    ) {
         let at = tiles::key_offset(call.sizes(), &chunk.sequence, g);
         let expiry = &call.expiry[at..at + chunk.sequence.len];
         let mut list = TileKeys::new(keys, expiry, call.selection);
@@ -183,16 +194,16 @@ impl Worker {
             x[..cols].copy_from_slice(&self.tile.pair.f[source][..cols]);
             self.tile.pair.f[target] = x;
             if !full {
-                self.tile.mask(call, p, f32::NEG_INFINITY);
+                self.tile.mask(p, f32::NEG_INFINITY);
             }
-            let factor = self.states[r].absorb(call.arch, &mut self.tile.pair.f[target][..cols]);
+            let factor = absorb(&mut self.states[r], &mut self.tile.pair.f[target][..cols]);
             if factor != 1.0 {
                 self.o[r * d..(r + 1) * d].iter_mut().for_each(|o| *o *= factor);
             }
             self.tile.pair_row_after(call, r);
             if !full {
                 for store in &call.segments.stores {
-                    self.tile.mask(call, *store, 0.0);
+                    self.tile.mask(*store, 0.0);
                 }
             }
             self.tile.store_row(call, r);

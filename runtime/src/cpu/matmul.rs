@@ -22,9 +22,7 @@ impl<'a> Matrix<'a> {
     }
 
     fn fits(&self, rows: usize, cols: usize) -> bool {
-        rows == 0
-            || cols == 0
-            || (rows - 1) * self.rows + (cols - 1) * self.cols < self.data.len()
+        rows == 0 || cols == 0 || (rows - 1) * self.rows + (cols - 1) * self.cols < self.data.len()
     }
 }
 

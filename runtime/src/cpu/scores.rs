@@ -6,7 +6,6 @@ use super::tile::{Call, Tile};
 use super::tiles::{self, COLS};
 use crate::bind::{Bound, Sequences};
 use crate::{Data, Error};
-use pulp::Arch;
 use sparsek_dsl::ir::{InputId, Op, Program, Role};
 use std::borrow::Cow;
 
@@ -74,7 +73,6 @@ impl Expression {
             scores: &[],
             tau: &[],
             expiry: &[],
-            arch: Arch::new(),
         };
         let mut out = vec![0f32; sizes.batch * sizes.hkv * sizes.n];
         let mut tile = Tile::new(&call, 0);

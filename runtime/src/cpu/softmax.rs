@@ -1,7 +1,7 @@
 //! Online softmax: one row at a time, tile after tile of its keys.
 
 use super::vector;
-use pulp::Arch;
+use multiversion::multiversion;
 
 /// Lanes of every reduction. Fixed, so that results are the same on every machine.
 const LANES: usize = 16;
@@ -32,32 +32,32 @@ fn max_lanes(x: &[f32]) -> f32 {
 }
 
 /// Sum of a vector in a fixed order.
-pub(crate) fn sum(arch: Arch, x: &[f32]) -> f32 {
-    arch.dispatch(
-        #[inline(always)]
-        || sum_lanes(x),
-    )
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma+bmi2",
+    "x86_64+avx2+fma+bmi2"
+))]
+pub(crate) fn sum(x: &[f32]) -> f32 {
+    sum_lanes(x)
 }
 
 /// Scalar product in a fixed order.
-pub(crate) fn inner(arch: Arch, x: &[f32], y: &[f32]) -> f32 {
-    arch.dispatch(
-        #[inline(always)]
-        || {
-            let mut acc = [0f32; LANES];
-            let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
-            let (x_rest, y_rest) = (xs.remainder(), ys.remainder());
-            for (x, y) in xs.zip(ys) {
-                for (a, (x, y)) in acc.iter_mut().zip(x.iter().zip(y)) {
-                    *a = x.mul_add(*y, *a);
-                }
-            }
-            for (a, (x, y)) in acc.iter_mut().zip(x_rest.iter().zip(y_rest)) {
-                *a = x.mul_add(*y, *a);
-            }
-            acc.iter().sum()
-        },
-    )
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma+bmi2",
+    "x86_64+avx2+fma+bmi2"
+))]
+pub(crate) fn inner(x: &[f32], y: &[f32]) -> f32 {
+    let mut acc = [0f32; LANES];
+    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let (x_rest, y_rest) = (xs.remainder(), ys.remainder());
+    for (x, y) in xs.zip(ys) {
+        for (a, (x, y)) in acc.iter_mut().zip(x.iter().zip(y)) {
+            *a = x.mul_add(*y, *a);
+        }
+    }
+    for (a, (x, y)) in acc.iter_mut().zip(x_rest.iter().zip(y_rest)) {
+        *a = x.mul_add(*y, *a);
+    }
+    acc.iter().sum()
 }
 
 /// What is known of a row after some of its keys.
@@ -79,27 +79,6 @@ impl RowState {
         }
     }
 
-    /// Takes in logits (−inf where unseen), leaves exp(logit − max) in their place, and returns the
-    /// factor by which what was summed up so far shrinks.
-    pub(crate) fn absorb(&mut self, arch: Arch, x: &mut [f32]) -> f32 {
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                let largest = max_lanes(x);
-                // Where everything is −inf there is nothing to subtract.
-                let max = if largest > self.max { largest } else { self.max };
-                let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
-                for x in x.iter_mut() {
-                    *x = vector::exp(*x - shift);
-                }
-                let factor = if self.max == max { 1.0 } else { vector::exp(self.max - shift) };
-                self.sum = self.sum * factor + sum_lanes(x);
-                self.max = max;
-                factor
-            },
-        )
-    }
-
     /// Natural log of the denominator.
     pub(crate) fn lse(&self) -> f32 {
         if self.sum > 0.0 {
@@ -113,4 +92,24 @@ impl RowState {
     pub(crate) fn scale(&self) -> f32 {
         if self.sum > 0.0 { 1.0 / self.sum } else { 0.0 }
     }
+}
+
+/// Takes logits into a row's state (−inf where unseen), leaves exp(logit − max) in their place, and
+/// returns the factor by which what was summed up so far shrinks.
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma+bmi2",
+    "x86_64+avx2+fma+bmi2"
+))]
+pub(crate) fn absorb(state: &mut RowState, x: &mut [f32]) -> f32 {
+    let largest = max_lanes(x);
+    let max = if largest > state.max { largest } else { state.max };
+    // Where everything is −inf there is nothing to subtract.
+    let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
+    for x in x.iter_mut() {
+        *x = vector::exp(*x - shift);
+    }
+    let factor = if state.max == max { 1.0 } else { vector::exp(state.max - shift) };
+    state.sum = state.sum * factor + sum_lanes(x);
+    state.max = max;
+    factor
 }

@@ -7,7 +7,7 @@ use super::softmax;
 use super::tile::{Call, STRIDE, Tile};
 use super::tiles::{self, COLS, Chunk, ChunkKeys, Key, TileKeys};
 use crate::tensor::StorageMut;
-use pulp::Arch;
+use multiversion::multiversion;
 use sparsek_dsl::ir::Class;
 
 /// What one chunk writes for its own queries.
@@ -98,7 +98,13 @@ impl Sweep {
             self.rows.iter_mut().for_each(|rows| rows.fill(0.0));
             self.threshold.fill(0.0);
             for (keys, full) in list.blocks() {
-                self.block(call, layout, keys, full && call.segments.predicates.is_empty(), &mut out);
+                self.block(
+                    call,
+                    layout,
+                    keys,
+                    full && call.segments.predicates.is_empty(),
+                    &mut out,
+                );
             }
             self.finish_rows(call, layout, from - chunk.from, part, &mut out);
             from = to;
@@ -106,7 +112,14 @@ impl Sweep {
         out
     }
 
-    fn block(&mut self, call: &Call<'_>, layout: &Layout, keys: &[Key], full: bool, out: &mut KeyPart) {
+    fn block(
+        &mut self,
+        call: &Call<'_>,
+        layout: &Layout,
+        keys: &[Key],
+        full: bool,
+        out: &mut KeyPart,
+    ) {
         let d = call.sizes().d;
         self.tile.start_cols(call, keys);
         self.tile.products(call);
@@ -146,14 +159,14 @@ impl Sweep {
         let s = call.segments;
         let sums = s.row_sums.iter().map(|(loc, _)| loc).chain(&s.col_sums);
         for loc in s.stores.iter().chain(sums) {
-            self.tile.mask(call, *loc, 0.0);
+            self.tile.mask(*loc, 0.0);
         }
     }
 
     fn sum_row(&mut self, call: &Call<'_>, r: usize) {
         let (s, cols) = (call.segments, self.tile.cols);
         for (value, sum) in &s.row_sums {
-            let x = softmax::sum(call.arch, &self.tile.pair.f[value.slot][..cols]);
+            let x = softmax::sum(&self.tile.pair.f[value.slot][..cols]);
             self.tile.row.f[sum.slot][r] += x;
         }
         for (n, value) in s.col_sums.iter().enumerate() {
@@ -163,10 +176,10 @@ impl Sweep {
                 (Some((_, vjp)), Some(gate)) if vjp == n => {
                     let m = &self.tile.pair.f[gate.slot][..cols];
                     let kept = &mut self.fractional[..cols];
-                    let total = add_fractional(call.arch, x, m, kept, sum);
+                    let total = add_fractional(x, m, kept, sum);
                     self.threshold[r / call.sizes().group()] += f64::from(total);
                 }
-                _ => add(call.arch, x, sum),
+                _ => add(x, sum),
             }
         }
     }
@@ -211,23 +224,23 @@ impl Sweep {
     }
 }
 
-fn add(arch: Arch, x: &[f32], sum: &mut [f32]) {
-    arch.dispatch(
-        #[inline(always)]
-        || sum.iter_mut().zip(x).for_each(|(s, x)| *s += x),
-    );
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma+bmi2",
+    "x86_64+avx2+fma+bmi2"
+))]
+fn add(x: &[f32], sum: &mut [f32]) {
+    sum.iter_mut().zip(x).for_each(|(s, x)| *s += x);
 }
 
 /// Adds x where 0 < m < 1 and returns the total of what was added.
-fn add_fractional(arch: Arch, x: &[f32], m: &[f32], kept: &mut [f32], sum: &mut [f32]) -> f32 {
-    arch.dispatch(
-        #[inline(always)]
-        || {
-            for ((kept, x), m) in kept.iter_mut().zip(x).zip(m) {
-                *kept = if (*m > 0.0) & (*m < 1.0) { *x } else { 0.0 };
-            }
-            sum.iter_mut().zip(&*kept).for_each(|(s, x)| *s += x);
-        },
-    );
-    softmax::sum(arch, kept)
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma+bmi2",
+    "x86_64+avx2+fma+bmi2"
+))]
+fn add_fractional(x: &[f32], m: &[f32], kept: &mut [f32], sum: &mut [f32]) -> f32 {
+    for ((kept, x), m) in kept.iter_mut().zip(x).zip(m) {
+        *kept = if (*m > 0.0) & (*m < 1.0) { *x } else { 0.0 };
+    }
+    sum.iter_mut().zip(&*kept).for_each(|(s, x)| *s += x);
+    softmax::sum(kept)
 }

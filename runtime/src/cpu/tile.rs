@@ -10,7 +10,6 @@ use super::softmax;
 use super::tiles::{COLS, Key};
 use super::topk::Selection;
 use crate::bind::{Bound, Sequence, Sizes};
-use pulp::Arch;
 use sparsek_dsl::ir::{Class, Coord, InputId, Program, Role};
 
 /// What all tiles of a call share.
@@ -23,7 +22,6 @@ pub(crate) struct Call<'a> {
     pub(crate) scores: &'a [f32],
     pub(crate) tau: &'a [f32],
     pub(crate) expiry: &'a [i32],
-    pub(crate) arch: Arch,
 }
 
 impl Call<'_> {
@@ -87,7 +85,7 @@ impl Tile {
         }
         let scope = Scope { uniform: None, row: None, col: None };
         let s = call.segments;
-        elementwise::run(call.arch, &s.uniform, Domain::Uniform, &mut self.uniform, 1, &scope);
+        elementwise::run(&s.uniform, Domain::Uniform, &mut self.uniform, 1, &scope);
         // Constants of inputs that were not given are copied once they are known.
         for (loc, source) in &s.loads {
             if let (Domain::Uniform, Source::Input(id, Some(default))) = (loc.domain, source)
@@ -96,7 +94,7 @@ impl Tile {
                 copy_default(&mut self.uniform, *loc, *default);
             }
         }
-        elementwise::run(call.arch, &s.uniform, Domain::Uniform, &mut self.uniform, 1, &scope);
+        elementwise::run(&s.uniform, Domain::Uniform, &mut self.uniform, 1, &scope);
     }
 
     fn load_uniform(&mut self, call: &Call<'_>, loc: Loc, source: Source) {
@@ -142,7 +140,7 @@ impl Tile {
             self.load_row(call, *loc, *source);
         }
         let scope = Scope { uniform: Some(&self.uniform), row: None, col: None };
-        elementwise::run(call.arch, &s.row, Domain::Row, &mut self.row, self.rows, &scope);
+        elementwise::run(&s.row, Domain::Row, &mut self.row, self.rows, &scope);
     }
 
     /// Offset of a position's heads of this group in a \[B, N, Hq\] tensor.
@@ -180,7 +178,7 @@ impl Tile {
                 for r in 0..self.rows {
                     let range = r * d..(r + 1) * d;
                     let (x, y) = (&self.queries[a][range.clone()], &self.queries[b][range]);
-                    self.row.f[loc.slot][r] = softmax::inner(call.arch, x, y);
+                    self.row.f[loc.slot][r] = softmax::inner(x, y);
                 }
             }
             Source::RowSum(_) => self.row.f[loc.slot][..self.rows].fill(0.0),
@@ -281,10 +279,12 @@ impl Tile {
                     };
                     let role = call.program.input(*id).role;
                     let index = |c: usize| {
-                        let stored = self.sequence.row * sizes.n + self.sequence.start + position(c);
+                        let stored =
+                            self.sequence.row * sizes.n + self.sequence.start + position(c);
                         match (role, input.per_head) {
                             (Role::Score, _) => {
-                                super::tiles::key_offset(&sizes, &self.sequence, self.g) + position(c)
+                                super::tiles::key_offset(&sizes, &self.sequence, self.g)
+                                    + position(c)
                             }
                             (_, true) => stored * sizes.hkv + self.g,
                             (_, false) => stored,
@@ -313,7 +313,7 @@ impl Tile {
             }
         }
         let scope = Scope { uniform: Some(&self.uniform), row: None, col: None };
-        elementwise::run(call.arch, &s.col, Domain::Col, &mut self.col, self.cols, &scope);
+        elementwise::run(&s.col, Domain::Col, &mut self.col, self.cols, &scope);
     }
 
     /// Every product of the program for the rows and columns at hand.
@@ -338,9 +338,9 @@ impl Tile {
         let scope =
             Scope { uniform: Some(&self.uniform), row: Some((&self.row, r)), col: Some(&self.col) };
         let n = self.cols;
-        elementwise::run(call.arch, &s.pair, Domain::Pair, &mut self.pair, n, &scope);
+        elementwise::run(&s.pair, Domain::Pair, &mut self.pair, n, &scope);
         if !full {
-            elementwise::seen_mask(call.arch, &s.predicates, &mut self.pair, n, &scope);
+            elementwise::seen_mask(&s.predicates, &mut self.pair, n, &scope);
         }
     }
 
@@ -349,21 +349,21 @@ impl Tile {
         let scope =
             Scope { uniform: Some(&self.uniform), row: Some((&self.row, r)), col: Some(&self.col) };
         let (s, n) = (call.segments, self.cols);
-        elementwise::run(call.arch, &s.after_softmax, Domain::Pair, &mut self.pair, n, &scope);
+        elementwise::run(&s.after_softmax, Domain::Pair, &mut self.pair, n, &scope);
     }
 
     /// Row values that depend on the tile's row sums.
     pub(crate) fn row_late(&mut self, call: &Call<'_>) {
         let scope = Scope { uniform: Some(&self.uniform), row: None, col: None };
         let n = self.rows;
-        elementwise::run(call.arch, &call.segments.row_late, Domain::Row, &mut self.row, n, &scope);
+        elementwise::run(&call.segments.row_late, Domain::Row, &mut self.row, n, &scope);
     }
 
     /// Replaces what is not seen in a pair value.
-    pub(crate) fn mask(&mut self, call: &Call<'_>, loc: Loc, value: f32) {
+    pub(crate) fn mask(&mut self, loc: Loc, value: f32) {
         let n = self.cols;
         let mask = &self.pair.i[PAIR_SEEN.slot][..n];
-        elementwise::mask_off(call.arch, &mut self.pair.f[loc.slot][..n], mask, value);
+        elementwise::mask_off(&mut self.pair.f[loc.slot][..n], mask, value);
     }
 
     /// Stores row r of every weight for the products that follow.

@@ -194,6 +194,9 @@ impl<'a> TileKeys<'a> {
     pub(crate) fn blocks(&self) -> impl Iterator<Item = (&[Key], bool)> {
         let blocks = self.keys.len().div_ceil(COLS).max(1);
         let size = self.keys.len().div_ceil(blocks).next_multiple_of(16).max(16);
-        self.keys.chunks(size).enumerate().map(move |(n, keys)| (keys, n * size + keys.len() <= self.full))
+        self.keys
+            .chunks(size)
+            .enumerate()
+            .map(move |(n, keys)| (keys, n * size + keys.len() <= self.full))
     }
 }

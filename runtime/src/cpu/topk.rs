@@ -103,7 +103,9 @@ fn threshold(scores: &[f32], k: usize, s: Selection, tau: &mut [f32]) {
     let n = tau.len();
     let mut sorted: Vec<u32> =
         (s.sinks as u32..n as u32).filter(|j| valid(scores[*j as usize])).collect();
-    sorted.sort_unstable_by(|a, b| scores[*a as usize].total_cmp(&scores[*b as usize]).then(a.cmp(b)));
+    sorted.sort_unstable_by(|a, b| {
+        scores[*a as usize].total_cmp(&scores[*b as usize]).then(a.cmp(b))
+    });
     let mut rank = vec![u32::MAX; n];
     for (r, j) in sorted.iter().enumerate() {
         rank[*j as usize] = r as u32;
@@ -236,7 +238,13 @@ fn fractional_range(score: f32, from: usize, tau: &[f32]) -> (usize, usize) {
 /// share from `direct`: with h_i = row_i / |I_i| and H its prefix sums in f64, key j loses
 /// H(b_j) − H(a_j), [a_j, b_j) the queries at which it is fractional. |I_i| counts every such key,
 /// seen or not.
-pub(crate) fn threshold_share(scores: &[f32], s: Selection, tau: &[f32], row: &[f64], direct: &mut [f64]) {
+pub(crate) fn threshold_share(
+    scores: &[f32],
+    s: Selection,
+    tau: &[f32],
+    row: &[f64],
+    direct: &mut [f64],
+) {
     let n = tau.len();
     let first = s.sinks.min(n);
     let mut ranges = vec![(0u32, 0u32); n];
@@ -299,7 +307,15 @@ mod tests {
             |i, z| -(i as f32) * 0.1 + z,
             |_, z| (z * 4.0).round(),
             |_, z| z * 1e6,
-            |i, z| if i % 5 == 0 { f32::NAN } else if i % 7 == 0 { f32::NEG_INFINITY } else { z },
+            |i, z| {
+                if i % 5 == 0 {
+                    f32::NAN
+                } else if i % 7 == 0 {
+                    f32::NEG_INFINITY
+                } else {
+                    z
+                }
+            },
         ];
         for (kind, f) in kinds.iter().enumerate() {
             let scores: Vec<f32> = (0..300).map(|i| f(i, noise(i))).collect();

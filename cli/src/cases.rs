@@ -1,0 +1,180 @@
+//! Random cases of a kernel, and what is measured on one.
+
+use crate::commands::{failure, verify};
+use crate::failure::Failure;
+use crate::tensors::file::HostTensor;
+use crate::tensors::inputs::{Flags, Loaded};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use sparsek::dsl::ir::{Extent, Param, Program, Spec};
+use sparsek::{Elem, Kernel};
+use sparsek_dsl::parse;
+use sparsek_reference::generate::{self, Scores, Shape};
+use sparsek_reference::rule::{self, Measurement};
+use sparsek_reference::{Array, Arrays, dense};
+
+/// Query-key pairs that the references may be asked for.
+const MOST_PAIRS: usize = 1 << 23;
+
+/// One problem.
+pub(crate) struct Case {
+    /// What it is, for tables.
+    pub(crate) label: String,
+    /// The kernel.
+    pub(crate) kernel: Kernel,
+    /// Its inputs, `d_o` among them.
+    pub(crate) loaded: Loaded,
+}
+
+/// A random case of a kernel, flags kept.
+pub(crate) fn of_program(program: &Program, flags: &Flags, seed: u64) -> Result<Case, Failure> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let n = rng.random_range(1..=96usize);
+    let spec = random_spec(program, flags, n, &mut rng);
+    build(program, &spec, n, seed, &mut rng)
+}
+
+/// A random program of the language, printed and read back.
+pub(crate) fn of_random_program(seed: u64) -> Result<Case, Failure> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let n = rng.random_range(2..=64usize);
+    let generated = generate::random(seed, n);
+    let text = generated.program.to_string();
+    let compiled = parse::compile_file(&text);
+    let read = compiled.kernels.into_iter().next().and_then(|k| k.program);
+    let Some(program) = read else {
+        return Err(Failure::new(format_args!("the program of seed {seed} does not compile:\n{text}")));
+    };
+    build(&program, &generated.spec, n, seed, &mut rng)
+}
+
+fn random_spec(program: &Program, flags: &Flags, n: usize, rng: &mut StdRng) -> Spec {
+    let set = &program.elem.set;
+    let elem = flags.elem.or_else(|| set.get(rng.random_range(0..set.len().max(1))).copied());
+    let n = n as i64;
+    let mut choose = |extent: Option<Extent>, flag: Option<i64>, most: i64| match extent {
+        Some(Extent::Param(id)) if flag.is_none() => {
+            let param = program.params.get(id.0 as usize);
+            let free = param.filter(|p| !flags.set.contains_key(&p.name));
+            free.and_then(|p: &Param| p.set.nearest(rng.random_range(0..=most)))
+        }
+        _ => flag,
+    };
+    let d = choose(Some(program.head_dim), None, 64);
+    let literal = program.head_dim.literal().map(i64::from);
+    let named = match program.head_dim {
+        Extent::Param(id) => {
+            program.params.get(id.0 as usize).and_then(|p| flags.set.get(&p.name)).copied()
+        }
+        Extent::Literal(_) => None,
+    };
+    let mut spec = Spec::new(elem.unwrap_or(Elem::F32), d.or(literal).or(named).unwrap_or(16));
+    let gate = program.gate().map(|g| g.k);
+    let window = program.seen_set().window;
+    spec.k = choose(gate, flags.k, n / 3 + 1);
+    spec.w = choose(window, flags.window, n / 3);
+    spec.set = flags.set.clone();
+    for (i, param) in program.params.iter().enumerate() {
+        let is = |e: Option<Extent>| matches!(e, Some(Extent::Param(id)) if id.0 as usize == i);
+        let in_a_role = is(Some(program.head_dim)) || is(gate) || is(window);
+        if !in_a_role && !spec.set.contains_key(&param.name) {
+            let value = param.set.nearest(rng.random_range(0..=4));
+            spec.set.extend(value.map(|v| (param.name.clone(), v)));
+        }
+    }
+    spec
+}
+
+fn build(
+    program: &Program,
+    spec: &Spec,
+    n: usize,
+    seed: u64,
+    rng: &mut StdRng,
+) -> Result<Case, Failure> {
+    let kernel = Kernel::from_program(program, spec).map_err(|e| failure(e, None))?;
+    let (hq, hkv) = [(1, 1), (2, 2), (4, 2), (8, 1), (6, 3)][rng.random_range(0..5)];
+    let packed = rng.random_range(0..4) == 0;
+    let batch = if packed { 1 } else { rng.random_range(1..=2) };
+    let cu_seqlens = packed.then(|| {
+        let cut = rng.random_range(0..=n) as i32;
+        vec![0, cut, n as i32]
+    });
+    let mut kinds: Vec<Scores> = Scores::ALL.to_vec();
+    if !generate::score_is_input(program) {
+        kinds.retain(|s| *s != Scores::NonFinite && *s != Scores::Huge);
+    }
+    let scores = kinds[rng.random_range(0..kinds.len())];
+    let instance = kernel.instance();
+    let shape = Shape { batch, n, hq, hkv };
+    let arrays =
+        generate::inputs(seed, &instance.program, &shape, scores).map_err(Failure::new)?;
+    let label = format!(
+        "seed {seed}: {}, D {}, k {}, window {}, sinks {}, [{batch}, {n}, {hq}/{hkv}]{}, {scores:?} scores",
+        instance.elem,
+        instance.d,
+        instance.k,
+        instance.w,
+        instance.sinks,
+        if packed { " packed" } else { "" }
+    );
+    let loaded = Loaded::from_arrays(&instance.program, instance.elem, &arrays, cu_seqlens);
+    Ok(Case { label, kernel, loaded })
+}
+
+/// A random gradient of the output, for inputs that come without one.
+pub(crate) fn random_adjoint(
+    loaded: &Loaded,
+    elem: Elem,
+    seed: u64,
+) -> Result<HostTensor, Failure> {
+    let q = loaded.get("q").ok_or_else(|| Failure::new("the input has no tensor `q`"))?;
+    Ok(HostTensor::from_array(&generate::normals(seed, &q.shape), Some(elem)))
+}
+
+impl Case {
+    /// The errors of every result by the rule. Rows of `d_o` at kinks of the mask are zeroed first.
+    pub(crate) fn measure(&self) -> Result<Vec<Measurement>, Failure> {
+        let mut inputs = self.loaded.arrays().map_err(Failure::new)?;
+        if let Some(&[b, n, h, _]) = inputs.get("q").map(Array::shape)
+            && b.saturating_mul(h).saturating_mul(n).saturating_mul(n) > MOST_PAIRS
+        {
+            return Err(Failure::new("the sequence is too long for the reference")
+                .help("the reference takes O(N²) time and memory: give a shorter sequence"));
+        }
+        let instance = self.kernel.instance();
+        let evaluate = |inputs: &Arrays, arithmetic| {
+            let cu_seqlens = self.loaded.cu_seqlens.as_deref();
+            let options = dense::Options { arithmetic, cu_seqlens, ..dense::Options::default() };
+            let given = |n: &str| n.strip_prefix("d_").is_some_and(|n| inputs.contains_key(n));
+            let backward = self.kernel.backward_program().with_outputs(given);
+            dense::run_both(&instance.program, &backward, inputs, &options).map_err(Failure::new)
+        };
+        // The selection alone says where the kinks are.
+        let cu_seqlens = self.loaded.cu_seqlens.as_deref();
+        let arithmetic = dense::Arithmetic::F32Scores;
+        let options = dense::Options { arithmetic, cu_seqlens, ..dense::Options::default() };
+        let plan = dense::run(&instance.program, &inputs, &options).map_err(Failure::new)?.plan;
+        if let Some(d_o) = inputs.get_mut("d_o") {
+            rule::zero_kinks(d_o, &plan, rule::KINK).map_err(Failure::new)?;
+        }
+        let (exact, exact_gradients) = evaluate(&inputs, arithmetic)?;
+        let (plain, plain_gradients) =
+            evaluate(&inputs, dense::Arithmetic::Plain(instance.elem))?;
+
+        let cu_seqlens = self.loaded.cu_seqlens.clone();
+        let loaded = Loaded::from_arrays(&instance.program, instance.elem, &inputs, cu_seqlens);
+        let got = verify::results(&self.kernel, &loaded).map_err(|e| failure(e, None))?;
+        let got: Arrays = got
+            .into_iter()
+            .map(|(name, tensor)| Ok((name, Array::from_f32(tensor.shape(), &tensor.to_f32())?)))
+            .collect::<Result<_, sparsek_reference::Error>>()
+            .map_err(Failure::new)?;
+        let mut all = rule::tensors(&got, &exact.outputs, Some(&plain.outputs));
+        all.extend(rule::tensors(&got, &exact_gradients.outputs, Some(&plain_gradients.outputs)));
+        if let (Some(tau), Some(expiry)) = (got.get("tau"), got.get("expiry")) {
+            all.extend(rule::selection(tau, expiry, &exact.plan).map_err(Failure::new)?);
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,188 @@
+//! `sparsek verify`: results of a backend next to float64 references.
+
+use super::{Parameters, failure};
+use crate::cases::{self, Case};
+use crate::expect::{self, compare};
+use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
+use crate::table::Table;
+use crate::target::Target;
+use crate::tensors::file::TensorFile;
+use crate::tensors::inputs::{self, Loaded};
+use crate::terminal::{Channel, note};
+use clap::Args;
+use sparsek::{Kernel, Options, Tensor};
+use sparsek_reference::rule::Measurement;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Arguments of `sparsek verify`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+With --input, results are compared with the file's expect.* tensors, or where it has none for this
+kernel, with the reference. Without, the kernel runs on random inputs; with --programs, random
+programs of the language do. A result is accepted when its relative error is at most twice that of
+a plain implementation that rounds at the same places, plus 2e-5; the selection must be exact. Exit
+code 1 when a result is not accepted.
+
+Examples:
+  sparsek verify sparsek-both --cases 20 --seed 7
+  sparsek verify src/attention.rs::Local --input in.safetensors
+  sparsek verify --programs 50")]
+pub(crate) struct VerifyArgs {
+    /// FILE.rs, FILE.rs::Kernel, or the name of a built-in kernel
+    #[arg(value_name = "KERNEL", required_unless_present = "programs")]
+    kernel: Option<String>,
+    /// Tensors to run on, as for `run`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cases", "programs"])]
+    input: Option<PathBuf>,
+    /// How many random inputs
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    cases: u64,
+    /// Verify this many random programs instead of a kernel
+    #[arg(long, value_name = "N", conflicts_with = "kernel")]
+    programs: Option<u64>,
+    /// Where random cases start from [default: the clock]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    #[command(flatten)]
+    parameters: Parameters,
+}
+
+pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Failure> {
+    let flags = args.parameters.flags();
+    let seed = args.seed.unwrap_or_else(|| {
+        // A seed that is short enough to type again.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.map_or(1, |d| u64::from(d.subsec_nanos()) ^ (d.as_secs() & 0xffff))
+    });
+    if let Some(count) = args.programs {
+        let heading = format!("{count} random programs, seed {seed}");
+        return verify_all(&heading, count, |n| cases::of_random_program(seed.wrapping_add(n)));
+    }
+    let target = Target::find(args.kernel.as_deref().unwrap_or_default())?;
+    if let Some(path) = &args.input {
+        return verify_file(&target, &TensorFile::open(path)?, &flags, seed);
+    }
+    let heading = format!("{}: {} random cases, seed {seed}", target.name, args.cases);
+    verify_all(&heading, args.cases, |n| {
+        cases::of_program(&target.program, &flags, seed.wrapping_add(n))
+    })
+}
+
+/// A file's expectations, or the reference on the file's inputs.
+fn verify_file(
+    target: &Target,
+    file: &TensorFile,
+    flags: &inputs::Flags,
+    seed: u64,
+) -> Result<Outcome, Failure> {
+    let spec = inputs::spec(&target.program, file, flags)?;
+    let kernel = Kernel::from_program(&target.program, &spec).map_err(|e| failure(e, None))?;
+    let mut loaded = Loaded::read(&target.program, spec.elem, file, file.has("d_o"))?;
+    let expected = file.names().iter().any(|n| n.starts_with("expect."));
+    let applies = expect::applies(kernel.instance(), file);
+    if let (true, Err(reason)) = (expected, &applies) {
+        note(format_args!("the file's expected tensors are not used: {reason}"));
+    }
+    let at = file.path().display();
+    if expected && applies.is_ok() {
+        let tensors = results(&kernel, &loaded).map_err(|e| failure(e, Some(file)))?;
+        let named: Vec<(String, &Tensor)> = tensors.iter().map(|(n, t)| (n.clone(), t)).collect();
+        let rows = compare::rows(&kernel, file, &loaded, &named)?;
+        let heading = format!("{} against the expected tensors of {at}\n", target.name);
+        Channel::Stdout.write(&(heading + &compare::table(&rows, 2)))?;
+        let accepted = rows.iter().all(|r| r.ok() != Some(false));
+        return Ok(if accepted { Outcome::Done } else { Outcome::DoesNotHold });
+    }
+    if loaded.d_o.is_none() {
+        loaded.d_o = Some(cases::random_adjoint(&loaded, spec.elem, seed)?);
+    }
+    let case = Case { label: format!("{} on {at}", target.name), kernel, loaded };
+    let heading = format!("{} against the reference on {at}", target.name);
+    let mut case = Some(case);
+    verify_all(&heading, 1, |_| case.take().ok_or_else(|| Failure::new("one case was verified")))
+}
+
+/// Forward and, with `d_o`, backward results by name.
+pub(crate) fn results(
+    kernel: &Kernel,
+    loaded: &Loaded,
+) -> Result<Vec<(String, Tensor)>, sparsek::Error> {
+    let inputs = loaded.inputs()?;
+    let cu_seqlens = loaded.cu_seqlens.as_deref();
+    let options = Options { cu_seqlens, ..Options::default() };
+    let forward = kernel.forward(&inputs, &options)?;
+    let mut all = Vec::new();
+    if let Some(d_o) = &loaded.d_o {
+        let gradients = kernel.backward(&inputs, &forward, &d_o.view()?, &options)?;
+        all.extend(gradients.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())));
+    }
+    let named = [("o", forward.o), ("lse", forward.lse), ("tau", forward.tau)];
+    let mut named: Vec<(String, Tensor)> =
+        named.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
+    named.push(("expiry".to_owned(), forward.expiry));
+    named.append(&mut all);
+    Ok(named)
+}
+
+/// Runs every case and prints the worst error of each quantity.
+fn verify_all(
+    heading: &str,
+    count: u64,
+    mut make: impl FnMut(u64) -> Result<Case, Failure>,
+) -> Result<Outcome, Failure> {
+    let bar = Progress::new("verify");
+    let mut worst: Vec<(Measurement, String)> = Vec::new();
+    let mut refused = Vec::new();
+    for n in 0..count {
+        let case = make(n)?;
+        for m in case.measure()? {
+            if !m.ok {
+                refused.push((m.clone(), case.label.clone()));
+            }
+            match worst.iter_mut().find(|(w, _)| w.name == m.name) {
+                None => worst.push((m, case.label.clone())),
+                Some(slot) if burden(&m) > burden(&slot.0) => *slot = (m, case.label.clone()),
+                Some(_) => {}
+            }
+        }
+        bar.update(n as usize + 1, count as usize);
+    }
+    drop(bar);
+    let mut out = format!("{heading}\nlargest error of each result, relative to its limit:\n");
+    out.push_str(&table(&worst));
+    let outcome = if refused.is_empty() {
+        out.push_str("every result is accepted\n");
+        Outcome::Done
+    } else {
+        out.push_str(&format!("\nnot accepted:\n{}", table(&refused)));
+        Outcome::DoesNotHold
+    };
+    Channel::Stdout.write(&out)?;
+    Ok(outcome)
+}
+
+/// How much of its limit an error takes.
+fn burden(m: &Measurement) -> f64 {
+    match (m.ok, m.limit > 0.0) {
+        (false, _) if m.error.is_nan() => f64::INFINITY,
+        (false, false) => f64::INFINITY,
+        (true, false) => 0.0,
+        (_, true) => m.error / m.limit,
+    }
+}
+
+fn table(rows: &[(Measurement, String)]) -> String {
+    let mut table = Table::new(&["<result", "error", "limit", "<", "<case"]);
+    for (m, case) in rows {
+        table.row([
+            m.name.clone(),
+            format!("{:.2e}", m.error),
+            format!("{:.2e}", m.limit),
+            if m.ok { "ok" } else { "too large" }.to_owned(),
+            case.clone(),
+        ]);
+    }
+    table.render(2)
+}

@@ -1,0 +1,6 @@
+use sparsek::sparsek_kernel;
+
+sparsek_kernel! {
+}
+
+fn main() {}

@@ -1,0 +1,22 @@
+use sparsek::sparsek_kernel;
+
+sparsek_kernel! {
+    pub kernel Case<E in [bf16, f16, f32], D in multiples_of(16) up to 256, K in 1..=4096, W in 0..=8192>(
+        q: Query<E, D>, k: Key<E, D>, v: Key<E, D>, u: PerKey,
+    ) -> Output<E, D> {
+        let gate = sparsek(u, K);
+        let seen = causal & (topk(gate) | window(W));
+        let a = dot(q, k) as f32;
+        let b = { a };
+        let c = b[0];
+        let d = |x| x + c;
+        let e = (d, 1.0);
+        let f = 1.0f64 % "two";
+        let mut s = max!(e, f);
+        s = s * 2.0;
+        let p = softmax(s, seen);
+        dot(p * gate, v)
+    }
+}
+
+fn main() {}

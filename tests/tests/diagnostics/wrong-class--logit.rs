@@ -1,0 +1,15 @@
+use sparsek::sparsek_kernel;
+
+sparsek_kernel! {
+    pub kernel Case<E in [bf16, f16, f32], D in multiples_of(16) up to 256, K in 1..=4096, W in 0..=8192>(
+        q: Query<E, D>, k: Key<E, D>, v: Key<E, D>, u: PerKey, bias: PerQuery,
+    ) -> Output<E, D> {
+        let gate = sparsek(u, K);
+        let seen = causal & (topk(gate) | window(W));
+        let s = bias;
+        let p = softmax(s, seen);
+        dot(p * gate, v)
+    }
+}
+
+fn main() {}
