@@ -10,8 +10,8 @@ use sparsek::dsl::ir::{Extent, Param, Program, Spec};
 use sparsek::{Elem, Kernel};
 use sparsek_dsl::parse;
 use sparsek_reference::generate::{self, Scores, Shape};
-use sparsek_reference::rule::{self, Measurement};
-use sparsek_reference::{Array, Arrays, dense};
+use sparsek_reference::rule::Measurement;
+use sparsek_reference::{Array, Arrays, Expected};
 
 /// Query-key pairs that the references may be asked for.
 const MOST_PAIRS: usize = 1 << 23;
@@ -43,7 +43,9 @@ pub(crate) fn of_random_program(seed: u64) -> Result<Case, Failure> {
     let compiled = parse::compile_file(&text);
     let read = compiled.kernels.into_iter().next().and_then(|k| k.program);
     let Some(program) = read else {
-        return Err(Failure::new(format_args!("the program of seed {seed} does not compile:\n{text}")));
+        return Err(Failure::new(format_args!(
+            "the program of seed {seed} does not compile:\n{text}"
+        )));
     };
     build(&program, &generated.spec, n, seed, &mut rng)
 }
@@ -107,8 +109,7 @@ fn build(
     let scores = kinds[rng.random_range(0..kinds.len())];
     let instance = kernel.instance();
     let shape = Shape { batch, n, hq, hkv };
-    let arrays =
-        generate::inputs(seed, &instance.program, &shape, scores).map_err(Failure::new)?;
+    let arrays = generate::inputs(seed, &instance.program, &shape, scores).map_err(Failure::new)?;
     let label = format!(
         "seed {seed}: {}, D {}, k {}, window {}, sinks {}, [{batch}, {n}, {hq}/{hkv}]{}, {scores:?} scores",
         instance.elem,
@@ -143,25 +144,11 @@ impl Case {
                 .help("the reference takes O(N²) time and memory: give a shorter sequence"));
         }
         let instance = self.kernel.instance();
-        let evaluate = |inputs: &Arrays, arithmetic| {
-            let cu_seqlens = self.loaded.cu_seqlens.as_deref();
-            let options = dense::Options { arithmetic, cu_seqlens, ..dense::Options::default() };
-            let given = |n: &str| n.strip_prefix("d_").is_some_and(|n| inputs.contains_key(n));
-            let backward = self.kernel.backward_program().with_outputs(given);
-            dense::run_both(&instance.program, &backward, inputs, &options).map_err(Failure::new)
-        };
-        // The selection alone says where the kinks are.
+        let backward = self.kernel.backward_program();
         let cu_seqlens = self.loaded.cu_seqlens.as_deref();
-        let arithmetic = dense::Arithmetic::F32Scores;
-        let options = dense::Options { arithmetic, cu_seqlens, ..dense::Options::default() };
-        let plan = dense::run(&instance.program, &inputs, &options).map_err(Failure::new)?.plan;
-        if let Some(d_o) = inputs.get_mut("d_o") {
-            rule::zero_kinks(d_o, &plan, rule::KINK).map_err(Failure::new)?;
-        }
-        let (exact, exact_gradients) = evaluate(&inputs, arithmetic)?;
-        let (plain, plain_gradients) =
-            evaluate(&inputs, dense::Arithmetic::Plain(instance.elem))?;
-
+        let expected =
+            Expected::new(&instance.program, backward, &mut inputs, instance.elem, cu_seqlens)
+                .map_err(Failure::new)?;
         let cu_seqlens = self.loaded.cu_seqlens.clone();
         let loaded = Loaded::from_arrays(&instance.program, instance.elem, &inputs, cu_seqlens);
         let got = verify::results(&self.kernel, &loaded).map_err(|e| failure(e, None))?;
@@ -170,11 +157,6 @@ impl Case {
             .map(|(name, tensor)| Ok((name, Array::from_f32(tensor.shape(), &tensor.to_f32())?)))
             .collect::<Result<_, sparsek_reference::Error>>()
             .map_err(Failure::new)?;
-        let mut all = rule::tensors(&got, &exact.outputs, Some(&plain.outputs));
-        all.extend(rule::tensors(&got, &exact_gradients.outputs, Some(&plain_gradients.outputs)));
-        if let (Some(tau), Some(expiry)) = (got.get("tau"), got.get("expiry")) {
-            all.extend(rule::selection(tau, expiry, &exact.plan).map_err(Failure::new)?);
-        }
-        Ok(all)
+        expected.measure(&got).map_err(Failure::new)
     }
 }

@@ -21,11 +21,7 @@ use std::process::ExitCode;
 /// Sparse attention kernels from programs: check them, see them, run them.
 #[derive(Debug, Parser)]
 #[command(name = "sparsek", version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "\
-Exit codes: 0 done, 1 a check did not hold, 2 bad usage or bad input.
-
-Example:
-  sparsek run sparsek-value --input in.safetensors --output out.safetensors --backward")]
+#[command(after_help = after_help())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -45,6 +41,18 @@ enum Command {
     Plan(commands::plan::PlanArgs),
     /// Describe this machine as sparsek sees it
     Doctor(commands::doctor::DoctorArgs),
+}
+
+fn after_help() -> String {
+    let mut text = "Built-in kernels:\n".to_owned();
+    for kernel in sparsek_kernels::all() {
+        text.push_str(&format!("  {:<26}{}\n", kernel.name, kernel.doc));
+    }
+    text.push_str(
+        "\nExit codes: 0 done, 1 a check did not hold, 2 bad usage or bad input.\n\nExample:\n  \
+         sparsek run sparsek-value --input in.safetensors --output out.safetensors --backward",
+    );
+    text
 }
 
 fn main() -> ExitCode {

@@ -1,1 +1,115 @@
-//! Built-in SPARSEK attention kernels.
+//! Built-in SPARSEK attention kernels, and their names on the command line.
+//!
+//! The kernels around [`SparsekValue`] select keys beside a sliding window and differ in where the gate
+//! goes; the others add sinks, or a slope and a soft cap. Each is a type like any that
+//! [`sparsek::sparsek_kernel!`] makes, to be used as it is or as the text to start one's own from.
+
+mod extras;
+mod window;
+
+pub use extras::{
+    SparsekSlopeSoftcap, SparsekSlopeSoftcapInputs, SparsekValueSinks, SparsekValueSinksInputs,
+};
+pub use window::{
+    SparsekBoth, SparsekBothInputs, SparsekHard, SparsekHardInputs, SparsekKey, SparsekKeyInputs,
+    SparsekStraightThrough, SparsekStraightThroughInputs, SparsekValue, SparsekValueInputs,
+};
+
+use sparsek::Program;
+use sparsek::dsl::ir::LoadError;
+
+/// A kernel that goes by a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Builtin {
+    /// Its name, such as `sparsek-value`.
+    pub name: &'static str,
+    /// Where the gate goes: `value`, `key`, `both`, `hard` (nowhere) or `straight_through`.
+    pub gate: &'static str,
+    /// What it is, in one line.
+    pub doc: &'static str,
+    /// Its forward program in serialised form.
+    pub json: &'static str,
+}
+
+impl Builtin {
+    /// Its forward program.
+    ///
+    /// # Errors
+    /// A program of another format version; it is of this build's own, so none in practice.
+    pub fn program(&self) -> Result<Program, LoadError> {
+        Program::from_json(self.json)
+    }
+}
+
+static BUILTINS: [Builtin; 7] = [
+    Builtin {
+        name: "sparsek-value",
+        gate: "value",
+        doc: "top-k and a window; the gate multiplies the values",
+        json: SparsekValue::PROGRAM,
+    },
+    Builtin {
+        name: "sparsek-key",
+        gate: "key",
+        doc: "top-k and a window; the gate multiplies the keys",
+        json: SparsekKey::PROGRAM,
+    },
+    Builtin {
+        name: "sparsek-both",
+        gate: "both",
+        doc: "top-k and a window; the gate multiplies keys and values",
+        json: SparsekBoth::PROGRAM,
+    },
+    Builtin {
+        name: "sparsek-hard",
+        gate: "hard",
+        doc: "top-k and a window; no gate",
+        json: SparsekHard::PROGRAM,
+    },
+    Builtin {
+        name: "sparsek-straight-through",
+        gate: "straight_through",
+        doc: "top-k and a window; gate 1 forward, its own derivative backward",
+        json: SparsekStraightThrough::PROGRAM,
+    },
+    Builtin {
+        name: "sparsek-value-sinks",
+        gate: "value",
+        doc: "as sparsek-value, with four sinks",
+        json: SparsekValueSinks::PROGRAM,
+    },
+    Builtin {
+        name: "sparsek-slope-softcap",
+        gate: "value",
+        doc: "as sparsek-value, with a slope for each head and logits capped softly at 5",
+        json: SparsekSlopeSoftcap::PROGRAM,
+    },
+];
+
+/// Every built-in kernel.
+pub fn all() -> &'static [Builtin] {
+    &BUILTINS
+}
+
+/// The built-in kernel of that name.
+pub fn builtin(name: &str) -> Option<&'static Builtin> {
+    BUILTINS.iter().find(|b| b.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{all, builtin};
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_program_loads_under_its_own_name() {
+        let names: HashSet<&str> = all().iter().map(|b| b.name).collect();
+        assert_eq!(names.len(), all().len());
+        for b in all() {
+            let program = b.program().unwrap();
+            assert!(program.name.starts_with("Sparsek"), "{}", b.name);
+            assert_eq!(builtin(b.name).map(|found| found.json), Some(b.json));
+        }
+        assert!(builtin("sparsek-nothing").is_none());
+    }
+}

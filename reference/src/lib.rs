@@ -14,10 +14,12 @@ mod array;
 pub mod brute;
 pub mod dense;
 mod error;
+mod expected;
 pub mod generate;
 mod plan;
 pub mod rule;
 
 pub use array::{Array, Arrays};
 pub use error::Error;
+pub use expected::Expected;
 pub use plan::{Plan, Sequence};

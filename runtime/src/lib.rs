@@ -51,5 +51,5 @@ pub use kernel::{Forward, Gradients, Inputs, Kernel, Options};
 pub use sparsek_dsl as dsl;
 pub use sparsek_dsl::Elem;
 pub use sparsek_dsl::ir::{Program, Spec, SpecError};
-// MACRO pub use sparsek_macros::sparsek_kernel;
+pub use sparsek_macros::sparsek_kernel;
 pub use tensor::{Data, Storage, Tensor, TensorView};

@@ -30,7 +30,10 @@ pub(crate) fn run(_: &DoctorArgs) -> Result<Outcome, Failure> {
     line("GPU", if gpus.is_empty() { "not found".to_owned() } else { gpus.join("; ") });
     line("driver", driver());
     line("NVRTC", nvrtc());
-    line("", "this build runs kernels on the CPU; it uses neither GPU, driver nor NVRTC".to_owned());
+    line(
+        "",
+        "this build runs kernels on the CPU; it uses neither GPU, driver nor NVRTC".to_owned(),
+    );
     line("cache", cache());
     Channel::Stdout.write(&out)?;
     Ok(Outcome::Done)

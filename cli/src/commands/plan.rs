@@ -137,9 +137,7 @@ impl<'a> Plans<'a> {
         };
         let sequences = match &loaded.cu_seqlens {
             None => (0..batch).map(|b| (b, 0..n)).collect(),
-            Some(bounds) => {
-                bounds.windows(2).map(|w| (0, w[0] as usize..w[1] as usize)).collect()
-            }
+            Some(bounds) => bounds.windows(2).map(|w| (0, w[0] as usize..w[1] as usize)).collect(),
         };
         let (window, sinks) = (instance.w, instance.sinks);
         Ok(Plans { sequences, heads, n, scores, tau, expiry, window, sinks })
@@ -184,9 +182,9 @@ impl HeadPlan<'_> {
             most = most.max(now);
         }
         let finite = || self.tau.iter().copied().filter(|t| t.is_finite());
-        let range = finite().next().map(|first| {
-            finite().fold((first, first), |(low, high), t| (low.min(t), high.max(t)))
-        });
+        let range = finite()
+            .next()
+            .map(|first| finite().fold((first, first), |(low, high), t| (low.min(t), high.max(t))));
         Summary {
             selected,
             support: self.scores.map(|_| support),
@@ -261,14 +259,18 @@ fn draw(
     let n = plan.tau.len();
     let to = args.to.unwrap_or(n);
     if args.from >= to || to > n {
-        return Err(Failure::new(format_args!("positions {}..{to} are no part of 0..{n}", args.from))
-            .help(format_args!("--from and --to are positions of the sequence, at most {n}")));
+        return Err(Failure::new(format_args!(
+            "positions {}..{to} are no part of 0..{n}",
+            args.from
+        ))
+        .help(format_args!("--from and --to are positions of the sequence, at most {n}")));
     }
     let summary = plan.summary();
     let input = args.input.file_stem().map(|s| s.to_string_lossy()).unwrap_or_default();
-    let title = args.title.clone().unwrap_or_else(|| {
-        format!("{} on {input}, head {}", target.name, args.head)
-    });
+    let title = args
+        .title
+        .clone()
+        .unwrap_or_else(|| format!("{} on {input}, head {}", target.name, args.head));
     let mut facts = vec![
         format!("k = {}, window = {}, {} positions", instance.k, instance.w, thousands(n)),
         format!("{} keys are ever selected", thousands(summary.selected)),

@@ -9,7 +9,7 @@ use crate::table::Table;
 use crate::target::Target;
 use crate::tensors::file::TensorFile;
 use crate::tensors::inputs::{self, Loaded};
-use crate::terminal::{Channel, note};
+use crate::terminal::{self, Channel, note};
 use clap::Args;
 use sparsek::{Kernel, Options, Tensor};
 use sparsek_reference::rule::Measurement;
@@ -92,8 +92,7 @@ fn verify_file(
         let rows = compare::rows(&kernel, file, &loaded, &named)?;
         let heading = format!("{} against the expected tensors of {at}\n", target.name);
         Channel::Stdout.write(&(heading + &compare::table(&rows, 2)))?;
-        let accepted = rows.iter().all(|r| r.ok() != Some(false));
-        return Ok(if accepted { Outcome::Done } else { Outcome::DoesNotHold });
+        return Ok(compare::verdict(&rows, "check that the expectations are of this kernel"));
     }
     if loaded.d_o.is_none() {
         loaded.d_o = Some(cases::random_adjoint(&loaded, spec.elem, seed)?);
@@ -152,15 +151,16 @@ fn verify_all(
     drop(bar);
     let mut out = format!("{heading}\nlargest error of each result, relative to its limit:\n");
     out.push_str(&table(&worst));
-    let outcome = if refused.is_empty() {
-        out.push_str("every result is accepted\n");
-        Outcome::Done
-    } else {
-        out.push_str(&format!("\nnot accepted:\n{}", table(&refused)));
-        Outcome::DoesNotHold
-    };
-    Channel::Stdout.write(&out)?;
-    Ok(outcome)
+    if refused.is_empty() {
+        Channel::Stdout.write(&(out + "every result is accepted\n"))?;
+        return Ok(Outcome::Done);
+    }
+    Channel::Stdout.write(&format!("{out}\nnot accepted:\n{}", table(&refused)))?;
+    terminal::error(
+        &Failure::new(format_args!("{} results are not accepted", refused.len()))
+            .help("`--seed` with a case's seed and `--cases 1` or `--programs 1` runs it alone"),
+    );
+    Ok(Outcome::DoesNotHold)
 }
 
 /// How much of its limit an error takes.

@@ -1,10 +1,11 @@
 //! How far results are from the `expect.*` tensors of a file, by the rule of [`sparsek_reference::rule`].
 //! Expectations are read piece by piece: comparing takes no memory to speak of.
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Outcome};
 use crate::table::Table;
 use crate::tensors::file::TensorFile;
 use crate::tensors::inputs::Loaded;
+use crate::terminal;
 use sparsek::{Data, Elem, Kernel, Tensor};
 use sparsek_reference::{Arrays, dense, rule};
 
@@ -127,6 +128,20 @@ pub(crate) fn table(rows: &[Row], indent: usize) -> String {
     table.render(indent)
 }
 
+/// Whether every result that could be judged is within the rule; says which is not, and `help`.
+pub(crate) fn verdict(rows: &[Row], help: &str) -> Outcome {
+    let far: Vec<&str> =
+        rows.iter().filter(|r| r.ok() == Some(false)).map(|r| r.name.as_str()).collect();
+    if far.is_empty() {
+        return Outcome::Done;
+    }
+    let far = far.join(", ");
+    terminal::error(
+        &Failure::new(format_args!("too far from the expected tensors: {far}")).help(help),
+    );
+    Outcome::DoesNotHold
+}
+
 /// Every result that the file has an expectation of.
 pub(crate) fn rows(
     kernel: &Kernel,
@@ -214,11 +229,13 @@ fn plain(kernel: &Kernel, loaded: &Loaded) -> Result<Plain, Failure> {
     let results = if loaded.d_o.is_some() {
         let given = |n: &str| n.strip_prefix("d_").is_some_and(|n| inputs.contains_key(n));
         let backward = kernel.backward_program().with_outputs(given);
-        dense::run_both(&instance.program, &backward, &inputs, &options).map(|(forward, mut back)| {
-            let mut all = forward.outputs;
-            all.append(&mut back.outputs);
-            all
-        })
+        dense::run_both(&instance.program, &backward, &inputs, &options).map(
+            |(forward, mut back)| {
+                let mut all = forward.outputs;
+                all.append(&mut back.outputs);
+                all
+            },
+        )
     } else {
         dense::run(&instance.program, &inputs, &options).map(|run| run.outputs)
     };
@@ -293,6 +310,9 @@ mod tests {
         let off = Difference { mismatches: 1, ..Difference::default() };
         assert_eq!(row(off, Measure::Error(None)), Some(false));
         assert_eq!(row(off, Measure::Exact), Some(false));
-        assert_eq!(row(Difference { ulps: 3.0, ..Difference::default() }, Measure::Ulps(2.0)), Some(false));
+        assert_eq!(
+            row(Difference { ulps: 3.0, ..Difference::default() }, Measure::Ulps(2.0)),
+            Some(false)
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! From a file and flags to an instance of a kernel and the tensors it takes.
 
 use crate::failure::Failure;
-use crate::terminal::note;
 use crate::tensors::file::{HostTensor, TensorFile};
+use crate::terminal::note;
 use sparsek::dsl::ir::{Extent, Input, Kind, Program, Role, Spec};
 use sparsek::{Elem, Inputs, Storage};
 use sparsek_reference::Arrays;
@@ -115,9 +115,8 @@ impl Loaded {
         mention_ignored(program, file);
         let at = file.path().display();
         if backward && !file.has("d_o") {
-            return Err(Failure::new(format_args!("{at} has no tensor `d_o`")).help(
-                "--backward needs d_o, the gradient of the output, of the same shape as q",
-            ));
+            return Err(Failure::new(format_args!("{at} has no tensor `d_o`"))
+                .help("--backward needs d_o, the gradient of the output, of the same shape as q"));
         }
         let mut tensors = Vec::with_capacity(program.inputs.len());
         for input in &program.inputs {
@@ -140,14 +139,17 @@ impl Loaded {
             tensors.push((input.name.clone(), tensor));
         }
         let d_o = if backward { Some(vector(file, "d_o", elem)?) } else { None };
-        let cu_seqlens = match file.has("cu_seqlens").then(|| file.read("cu_seqlens")).transpose()? {
-            None => None,
-            Some(HostTensor { data: Storage::I32(x), .. }) => Some(x),
-            Some(_) => {
-                return Err(Failure::new(format_args!("tensor `cu_seqlens` of {at} is not I32"))
+        let cu_seqlens =
+            match file.has("cu_seqlens").then(|| file.read("cu_seqlens")).transpose()? {
+                None => None,
+                Some(HostTensor { data: Storage::I32(x), .. }) => Some(x),
+                Some(_) => {
+                    return Err(Failure::new(format_args!(
+                        "tensor `cu_seqlens` of {at} is not I32"
+                    ))
                     .help("it holds the boundaries of packed sequences: 0, …, N"));
-            }
-        };
+                }
+            };
         Ok(Loaded { tensors, d_o, cu_seqlens })
     }
 
@@ -164,9 +166,10 @@ impl Loaded {
             (_, Kind::I32) => None,
             (_, Kind::F32 | Kind::Bool | Kind::Vector) => Some(Elem::F32),
         };
-        let given = program.inputs.iter().filter_map(|input| {
-            Some((input.name.clone(), tensor(&input.name, stored(input))?))
-        });
+        let given = program
+            .inputs
+            .iter()
+            .filter_map(|input| Some((input.name.clone(), tensor(&input.name, stored(input))?)));
         Loaded { tensors: given.collect(), d_o: tensor("d_o", Some(elem)), cu_seqlens }
     }
 

@@ -70,7 +70,7 @@ impl Diagnostic {
     /// Message, label and help as lines of text, for where no snippet can be drawn.
     pub fn text(&self) -> String {
         let mut out = self.message.clone();
-        if !self.label.is_empty() {
+        if !self.label.is_empty() && !self.message.contains(&self.label) {
             out.push_str("\n  ");
             out.push_str(&self.label);
         }

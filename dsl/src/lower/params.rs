@@ -153,9 +153,14 @@ impl Lowerer<'_> {
 
     /// The element type named in a vector's type.
     pub(super) fn elem_named(&mut self, name: &Ident) -> Option<ElemParam> {
-        if let Some(Meaning::ElemParam) = self.scope.read(&name.text) {
-            let set = self.elem_set.clone();
-            return Some(ElemParam { name: Some(name.text.clone()), set });
+        match self.scope.read(&name.text) {
+            Some(Meaning::ElemParam) => {
+                let set = self.elem_set.clone();
+                return Some(ElemParam { name: Some(name.text.clone()), set });
+            }
+            // A set that could not be read was reported.
+            Some(Meaning::IntParam(None)) => return None,
+            _ => {}
         }
         if let Some(elem) = Elem::from_name(&name.text) {
             return Some(ElemParam { name: None, set: vec![elem] });

@@ -5,7 +5,7 @@ use super::{Lowerer, Softmax, Value};
 use crate::Span;
 use crate::ast::Expr;
 use crate::diagnostic::{Code, Diagnostic};
-use crate::ir::{Class, Op, ValueId};
+use crate::ir::{Class, Kind, Op, ValueId};
 
 impl Lowerer<'_> {
     /// `softmax(logit, seen)` and `softmax(logit, seen, sink = x)`
@@ -73,6 +73,15 @@ impl Lowerer<'_> {
     fn seen(&mut self, expr: &Expr) -> Option<ValueId> {
         let value = self.value(expr);
         if let Value::Poison = value {
+            return None;
+        }
+        if matches!(value, Value::Node(_)) && self.kind(&value) != Some(Kind::Bool) {
+            let found = self.describe(&value);
+            self.report(
+                Diagnostic::new(Code::NotAMask, expr.span, "a seen set is needed here")
+                    .label(format!("this is {found}"))
+                    .help(SEEN_FORM),
+            );
             return None;
         }
         let set = self.conjunct(value, expr.span)?;

@@ -159,6 +159,16 @@ impl Geometry {
         }
     }
 
+    /// The same from the last index to the first if `reversed`.
+    pub(super) fn each_in_order(&self, class: Class, reversed: bool, mut f: impl FnMut(At)) {
+        if !reversed {
+            return self.each(class, f);
+        }
+        let mut all = Vec::new();
+        self.each(class, |at| all.push(at));
+        all.into_iter().rev().for_each(&mut f);
+    }
+
     /// Where token `i` of sequence `s` is in \[B, N\].
     pub(super) fn token(&self, s: usize, i: usize) -> usize {
         let place = self.sequences[s].place;

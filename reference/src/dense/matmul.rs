@@ -8,9 +8,15 @@ impl Evaluation<'_> {
     pub(super) fn dot(&self, a: ValueId, b: ValueId) -> Value {
         let (a, b) = (self.value(a), self.value(b));
         let add = self.options.arithmetic.result(false);
-        self.map(Type::f32(a.ty.class.join(b.ty.class)), |at| {
+        let class = a.ty.class.join(b.ty.class);
+        // Products of pairs keep their order: d_o · v and d_o · o of a row that sees one key are the
+        // same sum, and would cancel without a trace if both were reversed.
+        let reversed = self.options.arithmetic.reversed() && class != Class::Pair;
+        self.map(Type::f32(class), |at| {
             let (x, y) = (self.vector(a, at), self.vector(b, at));
-            x.iter().zip(y).fold(0.0, |sum, (x, y)| add(sum + x * y))
+            let terms = x.iter().zip(y).map(|(x, y)| x * y);
+            let step = |sum, x| add(sum + x);
+            if reversed { terms.rev().fold(0.0, step) } else { terms.fold(0.0, step) }
         })
     }
 
@@ -22,10 +28,10 @@ impl Evaluation<'_> {
             _ => Class::PerKey,
         };
         let d = self.geometry.d;
-        let round = self.options.arithmetic.stored();
+        let round = self.options.arithmetic.weights();
         let add = self.options.arithmetic.result(false);
         let mut data = vec![0.0; self.geometry.size(class) * d];
-        self.geometry.each(Class::Pair, |at: At| {
+        self.geometry.each_in_order(Class::Pair, self.options.arithmetic.reversed(), |at: At| {
             if !self.is_seen(at) {
                 return;
             }

@@ -9,7 +9,8 @@ impl Evaluation<'_> {
         let value = self.value(value);
         let add = self.options.arithmetic.result(false);
         let mut data = vec![0.0; self.geometry.size(to)];
-        self.geometry.each(value.ty.class, |at| {
+        let reversed = self.options.arithmetic.reversed();
+        self.geometry.each_in_order(value.ty.class, reversed, |at| {
             if value.ty.class != Class::Pair || self.is_seen(at) {
                 let sum = &mut data[self.geometry.offset(to, at)];
                 *sum = add(*sum + self.get(value, at));

@@ -12,10 +12,15 @@ pub enum Arithmetic {
     /// Everything in f64 but the score: its operations are rounded to f32, as everywhere a score is
     /// computed, so that keys are ranked and thresholds taken from the same numbers.
     F32Scores,
-    /// A plain implementation: every operation's result and every step of a sum rounded to f32, and inputs, weights of weighted
-    /// sums and outputs rounded to the element type. Its error against the others is what any
-    /// implementation in that precision may be expected to have.
+    /// A plain implementation: every operation's result and every step of a sum rounded to f32, and
+    /// inputs, weights of weighted sums and outputs rounded to the element type. Its error against the
+    /// others is what any implementation in that precision may be expected to have.
     Plain(Elem),
+    /// Another plain implementation: its operations round up or down as a hash of the exact result and
+    /// this number (below 3) says, and its sums other than the dot products of pairs go from the last
+    /// term to the first; number 1 keeps weights in f32. Where terms nearly cancel, the error of one
+    /// plain implementation may be small by luck; the largest of several says what f32 is worth there.
+    Varied(Elem, u8),
 }
 
 /// A rounding of one number.
@@ -27,6 +32,20 @@ fn same(x: f64) -> f64 {
 
 fn to_f32(x: f64) -> f64 {
     f64::from(x as f32)
+}
+
+/// One of the two f32 around `x`, as a hash of it says; `x` itself where it is one.
+fn hashed<const N: u64>(x: f64) -> f64 {
+    let near = x as f32;
+    if f64::from(near) == x || !near.is_finite() {
+        return f64::from(near);
+    }
+    let (below, above) =
+        if f64::from(near) < x { (near, near.next_up()) } else { (near.next_down(), near) };
+    // The multiplier of Knuth's 64-bit generator; the top bit of the product is as good as random.
+    let mixed = (x.to_bits() ^ (N << 7)).wrapping_mul(6_364_136_223_846_793_005);
+    let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(6_364_136_223_846_793_005);
+    f64::from(if mixed >> 63 == 0 { below } else { above })
 }
 
 /// `x` rounded to an element type.
@@ -47,18 +66,38 @@ impl Arithmetic {
             Arithmetic::F32Scores if in_score => to_f32,
             Arithmetic::F32Scores => same,
             Arithmetic::Plain(_) => to_f32,
+            Arithmetic::Varied(_, 0) => hashed::<0>,
+            Arithmetic::Varied(_, 1) => hashed::<1>,
+            Arithmetic::Varied(..) => hashed::<2>,
         }
     }
 
     /// Rounding of stored vectors and of weights.
     pub(super) fn stored(self) -> Round {
         match self {
-            Arithmetic::Exact | Arithmetic::F32Scores | Arithmetic::Plain(Elem::F32) => {
-                self.result(false)
-            }
-            Arithmetic::Plain(Elem::F16) => |x| to_elem(Elem::F16, x),
-            Arithmetic::Plain(Elem::Bf16) => |x| to_elem(Elem::Bf16, x),
+            Arithmetic::Exact | Arithmetic::F32Scores => same,
+            Arithmetic::Plain(elem) | Arithmetic::Varied(elem, _) => match elem {
+                Elem::F32 => to_f32,
+                Elem::F16 => |x| to_elem(Elem::F16, x),
+                Elem::Bf16 => |x| to_elem(Elem::Bf16, x),
+            },
         }
+    }
+
+    /// Rounding of the weights of weighted sums.
+    pub(super) fn weights(self) -> Round {
+        match self {
+            Arithmetic::Varied(_, 1) => self.result(false),
+            Arithmetic::Exact
+            | Arithmetic::F32Scores
+            | Arithmetic::Plain(_)
+            | Arithmetic::Varied(..) => self.stored(),
+        }
+    }
+
+    /// Whether sums are taken from the last term to the first.
+    pub(super) fn reversed(self) -> bool {
+        matches!(self, Arithmetic::Varied(..))
     }
 
     /// Rounding of thresholds.

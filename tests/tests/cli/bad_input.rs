@@ -49,24 +49,98 @@ fn missing_tensors() {
 
 #[test]
 fn wrong_ranks() {
-    refused(|c| drop(c.f32("q", &[40, 4, 16])), "", &["`q`", "[40, 4, 16]", "[B, N, Hq, D]"]);
-    refused(|c| drop(c.f32("k", &[2, 40, 32])), "", &["`k`", "[2, 40, 32]"]);
-    refused(|c| drop(c.f32("v", &[2, 40, 2, 16, 1])), "", &["`v`", "[2, 40, 2, 16, 1]"]);
-    refused(|c| drop(c.f32("u", &[160])), "", &["`u`", "[160]"]);
-    refused(|c| drop(c.f32("d_o", &[2, 40, 64])), "--backward", &["`d_o`", "[2, 40, 64]"]);
+    refused(
+        |c| {
+            c.f32("q", &[40, 4, 16]);
+        },
+        "",
+        &["`q`", "[40, 4, 16]", "[B, N, Hq, D]"],
+    );
+    refused(
+        |c| {
+            c.f32("k", &[2, 40, 32]);
+        },
+        "",
+        &["`k`", "[2, 40, 32]"],
+    );
+    refused(
+        |c| {
+            c.f32("v", &[2, 40, 2, 16, 1]);
+        },
+        "",
+        &["`v`", "[2, 40, 2, 16, 1]"],
+    );
+    refused(
+        |c| {
+            c.f32("u", &[160]);
+        },
+        "",
+        &["`u`", "[160]"],
+    );
+    refused(
+        |c| {
+            c.f32("d_o", &[2, 40, 64]);
+        },
+        "--backward",
+        &["`d_o`", "[2, 40, 64]"],
+    );
 }
 
 #[test]
 fn shapes_that_disagree() {
-    refused(|c| drop(c.f32("k", &[2, 41, 2, 16])), "", &["[2, 41, 2, 16]"]);
-    refused(|c| drop(c.f32("k", &[1, 40, 2, 16])), "", &["[1, 40, 2, 16]"]);
-    refused(|c| drop(c.f32("v", &[2, 40, 1, 16])), "", &["`v`", "[2, 40, 1, 16]"]);
-    refused(|c| drop(c.f32("v", &[2, 40, 2, 32])), "", &["`v`", "[2, 40, 2, 32]"]);
-    refused(|c| drop(c.f32("u", &[2, 40, 2])), "", &["`u`", "[2, 40, 2]"]);
-    refused(|c| drop(c.f32("d_o", &[2, 40, 2, 16])), "--backward", &["`d_o`", "[2, 40, 2, 16]"]);
-    let slope = |c: &mut Case| drop(c.f32("slope", &[2]));
+    refused(
+        |c| {
+            c.f32("k", &[2, 41, 2, 16]);
+        },
+        "",
+        &["[2, 41, 2, 16]"],
+    );
+    refused(
+        |c| {
+            c.f32("k", &[1, 40, 2, 16]);
+        },
+        "",
+        &["[1, 40, 2, 16]"],
+    );
+    refused(
+        |c| {
+            c.f32("v", &[2, 40, 1, 16]);
+        },
+        "",
+        &["`v`", "[2, 40, 1, 16]"],
+    );
+    refused(
+        |c| {
+            c.f32("v", &[2, 40, 2, 32]);
+        },
+        "",
+        &["`v`", "[2, 40, 2, 32]"],
+    );
+    refused(
+        |c| {
+            c.f32("u", &[2, 40, 2]);
+        },
+        "",
+        &["`u`", "[2, 40, 2]"],
+    );
+    refused(
+        |c| {
+            c.f32("d_o", &[2, 40, 2, 16]);
+        },
+        "--backward",
+        &["`d_o`", "[2, 40, 2, 16]"],
+    );
+    let slope = |c: &mut Case| {
+        c.f32("slope", &[2]);
+    };
     refused_by("sparsek-slope-softcap", slope, "", &["`slope`", "[2]"]);
-    refused(|c| drop(c.f32("u", &[2, 2, 0])), "", &["`u`", "[2, 2, 0]"]);
+    refused(
+        |c| {
+            c.f32("u", &[2, 2, 0]);
+        },
+        "",
+        &["`u`", "[2, 2, 0]"],
+    );
 }
 
 #[test]
@@ -82,13 +156,25 @@ fn heads_that_do_not_divide() {
 
 #[test]
 fn element_types() {
-    let f64s = |c: &mut Case| drop(c.raw("k", Dtype::F64, &[2, 40, 2, 16], vec![0; 2560 * 8]));
+    let f64s = |c: &mut Case| {
+        c.raw("k", Dtype::F64, &[2, 40, 2, 16], vec![0; 2560 * 8]);
+    };
     refused(f64s, "", &["`k`", "F64", "BF16"]);
-    let integers = |c: &mut Case| drop(c.i32("v", &[2, 40, 2, 16], &[1; 2560]));
+    let integers = |c: &mut Case| {
+        c.i32("v", &[2, 40, 2, 16], &[1; 2560]);
+    };
     refused(integers, "", &["`v`", "i32", "f32"]);
-    let scores = |c: &mut Case| drop(c.i32("u", &[2, 2, 40], &[1; 160]));
+    let scores = |c: &mut Case| {
+        c.i32("u", &[2, 2, 40], &[1; 160]);
+    };
     refused(scores, "", &["`u`", "i32", "f32"]);
-    refused(|c| drop(c.text("elem", "f8")), "", &["elem", "\"f8\"", "bf16, f16, f32"]);
+    refused(
+        |c| {
+            c.text("elem", "f8");
+        },
+        "",
+        &["elem", "\"f8\"", "bf16, f16, f32"],
+    );
     refused(|_| {}, "--elem f64", &["--elem", "bf16, f16 or f32"]);
 }
 
@@ -126,12 +212,24 @@ fn head_dimension_17() {
 fn extents_outside_their_sets() {
     for k in ["0", "-3", "99999999"] {
         refused(|_| {}, &format!("--k {k}"), &[&format!("k = {k}"), "1..=4096"]);
-        refused(|c| drop(c.text("k", k)), "", &[&format!("k = {k}"), "1..=4096"]);
+        refused(
+            |c| {
+                c.text("k", k);
+            },
+            "",
+            &[&format!("k = {k}"), "1..=4096"],
+        );
     }
     for w in ["-1", "99999999"] {
         refused(|_| {}, &format!("--window {w}"), &[&format!("window = {w}"), "0..=8192"]);
     }
-    refused(|c| drop(c.text("k", "many")), "", &["`k`", "\"many\"", "integer"]);
+    refused(
+        |c| {
+            c.text("k", "many");
+        },
+        "",
+        &["`k`", "\"many\"", "integer"],
+    );
     refused(|_| {}, "--k many", &["--k", "many"]);
     refused(|_| {}, "--k 99999999999999999999", &["--k"]);
     refused(|_| {}, "--set X=1", &["no parameter X", "K"]);

@@ -5,12 +5,12 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// The repository's root.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace")
 }
 
 /// The binary, built once in the profile of these tests.
-pub fn sparsek() -> &'static Path {
+pub(crate) fn sparsek() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let test = std::env::current_exe().expect("a test has a path");
@@ -29,14 +29,14 @@ pub fn sparsek() -> &'static Path {
 
 /// What a run of the binary said and how it ended.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
-    pub fn of(output: &Output) -> Ran {
+    pub(crate) fn of(output: &Output) -> Ran {
         Ran {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -46,14 +46,14 @@ impl Ran {
 
     /// Ended well.
     #[track_caller]
-    pub fn succeeds(self) -> Ran {
+    pub(crate) fn succeeds(self) -> Ran {
         assert_eq!(self.code, Some(0), "stdout:\n{}stderr:\n{}", self.stdout, self.stderr);
         self
     }
 
     /// Ended with that code and said every one of `words` on standard error, in plain text.
     #[track_caller]
-    pub fn fails(self, code: i32, words: &[&str]) -> Ran {
+    pub(crate) fn fails(self, code: i32, words: &[&str]) -> Ran {
         assert_eq!(self.code, Some(code), "stdout:\n{}stderr:\n{}", self.stdout, self.stderr);
         for word in words {
             assert!(self.stderr.contains(word), "{word:?} is not in:\n{}", self.stderr);
@@ -65,7 +65,7 @@ impl Ran {
 }
 
 /// A command of the binary, its arguments split at spaces; `{}` stands for `folder`.
-pub fn command(folder: &Path, line: &str) -> Command {
+pub(crate) fn command(folder: &Path, line: &str) -> Command {
     let mut command = Command::new(sparsek());
     let folder = folder.to_str().expect("temporary folders have plain names");
     command.args(line.split_whitespace().map(|word| word.replace("{}", folder)));
@@ -74,12 +74,12 @@ pub fn command(folder: &Path, line: &str) -> Command {
 }
 
 /// Runs a command line; `{}` stands for `folder`.
-pub fn run(folder: &Path, line: &str) -> Ran {
+pub(crate) fn run(folder: &Path, line: &str) -> Ran {
     Ran::of(&command(folder, line).output().expect("the binary starts"))
 }
 
 /// The names of the files in a folder.
-pub fn files(folder: &Path) -> Vec<String> {
+pub(crate) fn files(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(folder)
         .expect("the folder is there")
         .map(|e| e.expect("its entries can be read").file_name().to_string_lossy().into_owned())

@@ -7,22 +7,22 @@ use std::path::Path;
 
 /// A tensor of a test case.
 #[derive(Clone, Debug)]
-pub struct Stored {
-    pub dtype: Dtype,
-    pub shape: Vec<usize>,
-    pub bytes: Vec<u8>,
+pub(crate) struct Stored {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// An input file in memory.
 #[derive(Clone, Debug)]
-pub struct Case {
-    pub tensors: BTreeMap<String, Stored>,
-    pub metadata: HashMap<String, String>,
+pub(crate) struct Case {
+    pub(crate) tensors: BTreeMap<String, Stored>,
+    pub(crate) metadata: HashMap<String, String>,
 }
 
 impl Case {
     /// A small sound case: 2 sequences of 40 positions, 4 query and 2 key-value heads, D = 16.
-    pub fn sound() -> Case {
+    pub(crate) fn sound() -> Case {
         let mut case = Case { tensors: BTreeMap::new(), metadata: HashMap::new() };
         case.f32("q", &[2, 40, 4, 16]);
         case.f32("k", &[2, 40, 2, 16]);
@@ -34,7 +34,7 @@ impl Case {
     }
 
     /// A tensor of f32 with values that repeat no pattern of the shape.
-    pub fn f32(&mut self, name: &str, shape: &[usize]) -> &mut Case {
+    pub(crate) fn f32(&mut self, name: &str, shape: &[usize]) -> &mut Case {
         let n: usize = shape.iter().product();
         let seed = name.bytes().map(f32::from).sum::<f32>();
         let values: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7321 + seed).sin()).collect();
@@ -42,32 +42,38 @@ impl Case {
     }
 
     /// A tensor of these f32 values.
-    pub fn values(&mut self, name: &str, shape: &[usize], values: &[f32]) -> &mut Case {
+    pub(crate) fn values(&mut self, name: &str, shape: &[usize], values: &[f32]) -> &mut Case {
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.raw(name, Dtype::F32, shape, bytes)
     }
 
     /// A tensor of these i32 values.
-    pub fn i32(&mut self, name: &str, shape: &[usize], values: &[i32]) -> &mut Case {
+    pub(crate) fn i32(&mut self, name: &str, shape: &[usize], values: &[i32]) -> &mut Case {
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.raw(name, Dtype::I32, shape, bytes)
     }
 
     /// A tensor of these bytes.
-    pub fn raw(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: Vec<u8>) -> &mut Case {
+    pub(crate) fn raw(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+        bytes: Vec<u8>,
+    ) -> &mut Case {
         let stored = Stored { dtype, shape: shape.to_vec(), bytes };
         self.tensors.insert(name.to_owned(), stored);
         self
     }
 
     /// A metadata entry.
-    pub fn text(&mut self, name: &str, value: &str) -> &mut Case {
+    pub(crate) fn text(&mut self, name: &str, value: &str) -> &mut Case {
         self.metadata.insert(name.to_owned(), value.to_owned());
         self
     }
 
     /// The file's bytes.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let views: Vec<(&String, TensorView<'_>)> = self
             .tensors
             .iter()
@@ -80,19 +86,19 @@ impl Case {
     }
 
     /// Writes the file.
-    pub fn write(&self, path: &Path) {
+    pub(crate) fn write(&self, path: &Path) {
         std::fs::write(path, self.bytes()).expect("the case can be written");
     }
 }
 
 /// Tensors of a result, as f64.
 #[derive(Debug)]
-pub struct Results {
+pub(crate) struct Results {
     bytes: Vec<u8>,
 }
 
 impl Results {
-    pub fn read(path: &Path) -> Results {
+    pub(crate) fn read(path: &Path) -> Results {
         Results { bytes: std::fs::read(path).expect("the results are there") }
     }
 
@@ -100,26 +106,26 @@ impl Results {
         SafeTensors::deserialize(&self.bytes).expect("the results are a safetensors file")
     }
 
-    pub fn metadata(&self) -> HashMap<String, String> {
+    pub(crate) fn metadata(&self) -> HashMap<String, String> {
         let (_, metadata) = SafeTensors::read_metadata(&self.bytes).expect("there is a header");
         metadata.metadata().clone().unwrap_or_default()
     }
 
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.open().names().into_iter().map(str::to_owned).collect();
         names.sort();
         names
     }
 
-    pub fn shape(&self, name: &str) -> Vec<usize> {
+    pub(crate) fn shape(&self, name: &str) -> Vec<usize> {
         self.open().tensor(name).expect("the tensor is there").shape().to_vec()
     }
 
-    pub fn dtype(&self, name: &str) -> Dtype {
+    pub(crate) fn dtype(&self, name: &str) -> Dtype {
         self.open().tensor(name).expect("the tensor is there").dtype()
     }
 
-    pub fn values(&self, name: &str) -> Vec<f64> {
+    pub(crate) fn values(&self, name: &str) -> Vec<f64> {
         let file = self.open();
         let tensor = file.tensor(name).expect("the tensor is there");
         let words = tensor.data().chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);

@@ -4,10 +4,10 @@ use half::{bf16, f16};
 use sparsek::{
     Elem, Error, Forward, Gradients, Inputs, Kernel, Options, Program, Spec, Tensor, TensorView,
 };
+use sparsek_dsl::backward::derive;
 use sparsek_dsl::ir::Kind;
-use sparsek_reference::dense::{self, Arithmetic};
-use sparsek_reference::rule::{self, Measurement};
-use sparsek_reference::{Array, Arrays, generate};
+use sparsek_reference::rule::Measurement;
+use sparsek_reference::{Array, Arrays, Expected};
 
 /// Elements of one tensor as the library takes them.
 pub(crate) enum Elements {
@@ -84,13 +84,11 @@ pub(crate) fn array(t: &Tensor) -> Array {
     .expect("a tensor's data fits its shape")
 }
 
-/// A program, the reference program it is held against, and inputs without kinks.
+/// A program on the CPU backend, and what its results are held against.
 pub(crate) struct Problem {
     pub(crate) kernel: Kernel,
-    reference: Program,
-    reference_backward: Program,
-    pub(crate) inputs: Arrays,
-    pub(crate) cu_seqlens: Option<Vec<i32>>,
+    pub(crate) call: Call,
+    expected: Expected,
 }
 
 impl Problem {
@@ -105,74 +103,84 @@ impl Problem {
         let kernel =
             Kernel::from_program(program, spec).expect("the spec is of the program's sets");
         let instance = |p: &Program| p.instantiate(spec).expect("the same sets").program;
-        let forward = instance(reference);
-        let backward = instance(&sparsek_dsl::backward::derive(reference));
-        let options = dense::Options {
-            arithmetic: Arithmetic::F32Scores,
-            cu_seqlens: cu_seqlens.as_deref(),
-            ..Default::default()
-        };
-        let plan = dense::run(&forward, &inputs, &options).expect("the reference runs").plan;
-        let d_o = inputs.get_mut("d_o").expect("d_o is generated");
-        rule::zero_kinks(d_o, &plan, rule::KINK).expect("shapes agree");
-        Problem { kernel, reference: forward, reference_backward: backward, inputs, cu_seqlens }
-    }
-
-    /// Every error of the CPU backend, by the rule.
-    pub(crate) fn measure(&self) -> Vec<Measurement> {
-        let call = Call::new(&self.kernel, &self.inputs, self.cu_seqlens.clone());
-        let (forward, gradients) = call.run(&self.kernel).expect("the CPU backend runs it");
-        let run = |arithmetic| {
-            let cu_seqlens = self.cu_seqlens.as_deref();
-            let options = dense::Options { arithmetic, cu_seqlens, ..Default::default() };
-            dense::run_both(&self.reference, &self.reference_backward, &self.inputs, &options)
-                .expect("the reference runs")
-        };
-        let exact = run(Arithmetic::F32Scores);
-        let plain = run(Arithmetic::Plain(self.kernel.instance().elem));
-        let mut got = Arrays::new();
-        got.insert("o".to_owned(), array(&forward.o));
-        got.insert("lse".to_owned(), array(&forward.lse));
-        got.extend(gradients.iter().map(|(n, t)| (n.to_owned(), array(t))));
-        let mut want = exact.0.outputs.clone();
-        want.extend(exact.1.outputs);
-        let mut rough = plain.0.outputs.clone();
-        rough.extend(plain.1.outputs);
-        // Gradients of inputs that take their default are not computed.
-        want.retain(|n, _| !n.starts_with("d_") || self.inputs.contains_key(&n[2..]));
-        let mut all = rule::tensors(&got, &want, Some(&rough));
-        let (tau, expiry) = (array(&forward.tau), array(&forward.expiry));
-        let selection = rule::selection(&tau, &expiry, &exact.0.plan).expect("shapes agree");
-        all.extend(selection.into_iter().map(|m| self.of_computed_scores(m, &plain.0)));
-        all
-    }
-
-    /// A threshold moves by no more than the scores do. Where the kernel computes its scores, they have
-    /// the error of any f32 computation: the thresholds' limit takes it in as the other limits do.
-    fn of_computed_scores(&self, m: Measurement, plain: &dense::Run) -> Measurement {
-        if m.name != "tau (ulp)" || generate::score_is_input(&self.reference) {
-            return m;
-        }
-        let cu_seqlens = self.cu_seqlens.as_deref();
-        let options = dense::Options { cu_seqlens, ..Default::default() };
-        let exact =
-            dense::run(&self.reference, &self.inputs, &options).expect("the reference runs");
-        let pairs = plain.plan.tau.data().iter().zip(exact.plan.tau.data());
-        let ulps = pairs.filter(|(a, b)| a.is_finite() && b.is_finite());
-        let worst = ulps.map(|(a, b)| (a - b).abs() / rule::ulp(*b)).fold(0.0, f64::max);
-        Measurement::new(&m.name, m.error, m.limit + 2.0 * worst)
+        let (forward, backward) = (instance(reference), instance(&derive(reference)));
+        let cu = cu_seqlens.as_deref();
+        let expected = Expected::new(&forward, &backward, &mut inputs, spec.elem, cu)
+            .expect("the reference runs");
+        let call = Call::new(&kernel, &inputs, cu_seqlens);
+        Problem { kernel, call, expected }
     }
 
     /// Panics with everything that is needed to look at a failure.
     pub(crate) fn check(&self, what: &str) {
-        let failed: Vec<Measurement> = self.measure().into_iter().filter(|m| !m.ok).collect();
+        let (forward, gradients) = self.call.run(&self.kernel).expect("the CPU backend runs it");
+        let mut got = Arrays::new();
+        for (name, t) in [
+            ("o", &forward.o),
+            ("lse", &forward.lse),
+            ("tau", &forward.tau),
+            ("expiry", &forward.expiry),
+        ] {
+            got.insert(name.to_owned(), array(t));
+        }
+        got.extend(gradients.iter().map(|(n, t)| (n.to_owned(), array(t))));
+        let all = self.expected.measure(&got).expect("shapes agree");
+        let failed: Vec<Measurement> = all.into_iter().filter(|m| !m.ok).collect();
         assert!(
             failed.is_empty(),
             "{what}: {failed:#?}\nshape of q {:?}, cu_seqlens {:?}\n{}\n{}",
-            self.inputs["q"].shape(),
-            self.cu_seqlens,
+            forward.o.shape(),
+            self.call.cu_seqlens,
             self.kernel.instance().program,
             self.kernel.backward_program(),
         );
+    }
+}
+
+/// Picks elements by index.
+fn pick(elements: &Elements, at: impl Iterator<Item = usize>) -> Elements {
+    match elements {
+        Elements::F32(x) => Elements::F32(at.map(|i| x[i]).collect()),
+        Elements::F16(x) => Elements::F16(at.map(|i| x[i]).collect()),
+        Elements::Bf16(x) => Elements::Bf16(at.map(|i| x[i]).collect()),
+        Elements::I32(x) => Elements::I32(at.map(|i| x[i]).collect()),
+    }
+}
+
+impl Call {
+    /// The call of one entry of the batch.
+    pub(crate) fn row(&self, b: usize, batch: usize) -> Call {
+        let one = |(name, shape, elements): &(String, Vec<usize>, Elements)| {
+            // Scalar and PerHead tensors have no batch.
+            if shape.len() < 2 {
+                let all = 0..shape.iter().product();
+                return (name.clone(), shape.clone(), pick(elements, all));
+            }
+            let size = shape.iter().product::<usize>() / batch;
+            let shape = [&[1], &shape[1..]].concat();
+            (name.clone(), shape, pick(elements, b * size..(b + 1) * size))
+        };
+        Call { tensors: self.tensors.iter().map(one).collect(), cu_seqlens: None }
+    }
+
+    /// The call of tokens `[from, to)` of a batch of one.
+    pub(crate) fn tokens(&self, from: usize, to: usize) -> Call {
+        let one = |(name, shape, elements): &(String, Vec<usize>, Elements)| {
+            // Tokens are the last dimension of u and the second of everything else.
+            let axis = if name == "u" { 2 } else { 1 };
+            if shape.len() < 2 {
+                let all = 0..shape.iter().product();
+                return (name.clone(), shape.clone(), pick(elements, all));
+            }
+            let inner: usize = shape[axis + 1..].iter().product();
+            let outer: usize = shape[..axis].iter().product();
+            let n = shape[axis];
+            let rows = (0..outer).flat_map(|o| (from..to).map(move |t| o * n + t));
+            let mut cut = shape.clone();
+            cut[axis] = to - from;
+            let at = rows.flat_map(|r| (0..inner).map(move |x| r * inner + x));
+            (name.clone(), cut, pick(elements, at))
+        };
+        Call { tensors: self.tensors.iter().map(one).collect(), cu_seqlens: None }
     }
 }

@@ -6,7 +6,7 @@ use sparsek_dsl::parse::compile_file;
 use sparsek_reference::generate::{self, Scores, Shape};
 
 /// Programs compared in full.
-const PROGRAMS: u64 = 1500;
+const PROGRAMS: u64 = 240;
 
 pub(crate) fn reread(program: &Program) -> Program {
     let text = program.to_string();
@@ -42,23 +42,5 @@ fn check(seed: u64) {
 
 #[test]
 fn random_programs_agree_with_the_interpreter() {
-    if std::env::var("SURVEY").is_ok() {
-        let mut bad = 0;
-        for seed in std::env::var("SURVEY")
-            .unwrap()
-            .split(',')
-            .filter_map(|x| x.parse().ok())
-            .chain(if std::env::var("ALL").is_ok() { 0..PROGRAMS } else { 0..0 })
-        {
-            if let Err(e) = std::panic::catch_unwind(|| check(seed)) {
-                bad += 1;
-                let m = e.downcast_ref::<String>().cloned().unwrap_or_default();
-                let m: String = m.chars().take(7000).collect();
-                println!("{}", m);
-            }
-        }
-        println!("bad {bad}");
-        return;
-    }
     (0..PROGRAMS).for_each(check);
 }
