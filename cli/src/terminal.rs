@@ -100,8 +100,8 @@ pub(crate) fn thousands(n: usize) -> String {
 pub(crate) fn bytes(n: u64) -> String {
     match n {
         n if n < 10_000 => format!("{n} bytes"),
-        n if n < 10_000_000 => format!("{:.1} kB", n as f64 / 1e3),
-        n if n < 10_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
+        n if n < 1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
+        n if n < 1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
         n => format!("{:.1} GB", n as f64 / 1e9),
     }
 }

@@ -3,6 +3,30 @@
 //! The kernels around [`SparsekValue`] select keys beside a sliding window and differ in where the gate
 //! goes; the others add sinks, or a slope and a soft cap. Each is a type like any that
 //! [`sparsek::sparsek_kernel!`] makes, to be used as it is or as the text to start one's own from.
+//!
+//! ```
+//! use sparsek::{Elem, Spec, TensorView};
+//! use sparsek_kernels::{SparsekValue, SparsekValueInputs};
+//!
+//! # fn main() -> Result<(), sparsek::Error> {
+//! # let (batch, n, query_heads, kv_heads, d) = (1, 40, 4, 2, 16);
+//! # let (q, k, v) = (vec![0.5f32; n * 4 * d], vec![0.1f32; n * 2 * d], vec![0.2f32; n * 2 * d]);
+//! # let (u, d_o) = ((0..2 * n).map(|i| (i as f32).sin()).collect::<Vec<f32>>(), q.clone());
+//! let kernel = SparsekValue::new(Spec::new(Elem::F32, d as i64).k(64).w(32))?;
+//! let inputs = SparsekValueInputs {
+//!     q: TensorView::new(&[batch, n, query_heads, d], q.as_slice())?,
+//!     k: TensorView::new(&[batch, n, kv_heads, d], k.as_slice())?,
+//!     v: TensorView::new(&[batch, n, kv_heads, d], v.as_slice())?,
+//!     u: TensorView::new(&[batch, kv_heads, n], u.as_slice())?,
+//! };
+//! let forward = kernel.forward(&inputs)?; // o, lse, tau, expiry
+//! let d_o = TensorView::new(&[batch, n, query_heads, d], d_o.as_slice())?;
+//! let gradients = kernel.backward(&inputs, &forward, &d_o)?;
+//! let d_u = gradients.get("d_u");
+//! # assert_eq!(d_u.map(|t| t.shape()), Some(&[batch, kv_heads, n][..]));
+//! # Ok(())
+//! # }
+//! ```
 
 mod extras;
 mod window;

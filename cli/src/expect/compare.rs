@@ -10,7 +10,7 @@ use sparsek::{Data, Elem, Kernel, Tensor};
 use sparsek_reference::{Arrays, dense, rule};
 
 /// Query-key pairs up to which the plain error is worked out: a few seconds and a few hundred MB.
-const MOST_PAIRS: usize = 1 << 23;
+const MOST_PAIRS: usize = 1 << 22;
 
 /// A result next to its expectation.
 #[derive(Clone, Debug)]

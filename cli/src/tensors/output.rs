@@ -15,16 +15,18 @@ const CHUNK: usize = 1 << 14;
 
 /// A place for results that was found usable before anything was computed.
 #[derive(Debug)]
-pub(crate) enum Destination {
-    /// A regular file, which may not exist yet, and its folder.
-    Regular {
-        /// The file.
-        path: PathBuf,
-        /// Its folder.
-        folder: PathBuf,
-    },
+pub(crate) struct Destination {
+    /// As it was given.
+    given: PathBuf,
+    kind: DestinationKind,
+}
+
+#[derive(Debug)]
+enum DestinationKind {
+    /// A regular file, which may not exist yet, behind any link, and its folder.
+    Regular { path: PathBuf, folder: PathBuf },
     /// A device or pipe.
-    Direct(PathBuf),
+    Direct,
 }
 
 impl Destination {
@@ -41,11 +43,13 @@ impl Destination {
                     .help("give --output the name of a file"));
             }
             Ok(kind) if descriptor || !kind.is_file() => {
-                return Ok(Destination::Direct(path.to_owned()));
+                let kind = DestinationKind::Direct;
+                return Ok(Destination { given: path.to_owned(), kind });
             }
             _ => {}
         }
         // A link is followed, so that the file it names is replaced and the link stays.
+        let given = path.to_owned();
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -62,19 +66,17 @@ impl Destination {
             ))
             .help("create it first; nothing was computed"));
         }
-        Ok(Destination::Regular { path, folder })
+        Ok(Destination { given, kind: DestinationKind::Regular { path, folder } })
     }
 
     /// Whether results go to a device or pipe.
     pub(crate) fn is_direct(&self) -> bool {
-        matches!(self, Destination::Direct(_))
+        matches!(self.kind, DestinationKind::Direct)
     }
 
-    /// Where results go.
+    /// Where results go, as it was given.
     pub(crate) fn path(&self) -> &Path {
-        match self {
-            Destination::Regular { path, .. } | Destination::Direct(path) => path,
-        }
+        &self.given
     }
 
     /// Writes what `body` writes, whole or not at all where the place allows it; the number of bytes.
@@ -93,13 +95,13 @@ impl Destination {
                 _ => failure,
             }
         };
-        match self {
-            Destination::Direct(path) => {
-                let file = File::options().write(true).open(path).map_err(failed)?;
+        match &self.kind {
+            DestinationKind::Direct => {
+                let file = File::options().write(true).open(&self.given).map_err(failed)?;
                 let (_, written) = Self::fill(file, body).map_err(failed)?;
                 Ok(written)
             }
-            Destination::Regular { path, folder } => {
+            DestinationKind::Regular { path, folder } => {
                 let mut builder = tempfile::Builder::new();
                 builder.prefix(".sparsek-").suffix(".part");
                 #[cfg(unix)]

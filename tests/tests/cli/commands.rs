@@ -109,6 +109,19 @@ fn the_picture_of_the_readme_is_the_one_that_plan_draws() {
 }
 
 #[test]
+fn the_backward_of_the_readme_is_the_one_that_emit_prints() {
+    let here = Path::new(".");
+    let backward = run(here, "emit sparsek-value --stage backward").succeeds().stdout;
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(readme.contains(&backward), "the README should hold\n{backward}");
+    // The kernel above it is the built-in's own text.
+    let source = fs::read_to_string(root().join("kernels-generated/src/window.rs")).unwrap();
+    let kernel = source.split_inclusive("\n}\n").next().unwrap();
+    let kernel = &kernel[kernel.find("sparsek_kernel! {").unwrap()..];
+    assert!(readme.contains(kernel), "the README should hold\n{kernel}");
+}
+
+#[test]
 fn verify_holds_results_against_the_reference() {
     let here = Path::new(".");
     let ran = run(here, "verify sparsek-both --cases 3 --seed 7").succeeds();
