@@ -58,6 +58,7 @@ const WORDS: &[&str] = &[
     "select",
     "clamp",
     "min",
+    "sqrt",
     "rsqrt",
     "batch",
     "pos",

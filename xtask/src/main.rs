@@ -1,7 +1,5 @@
 //! Project tasks: `cargo xtask --help`.
 
-mod readme;
-
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -11,8 +9,8 @@ Project tasks.
 Usage: cargo xtask <TASK>
 
 Tasks:
-  test    formatting, README, lints, then every test and doc test of every package
-  lint    formatting, README and lints only
+  test    formatting, lints, then every test and doc test of every package
+  lint    formatting and lints only
   help    this text
 
 Example:
@@ -44,7 +42,6 @@ fn main() -> ExitCode {
 }
 
 fn lint() -> Result<(), String> {
-    readme::check(root())?;
     if has("rustfmt") {
         cargo(&["fmt", "--all", "--check"])?;
     } else {

@@ -178,11 +178,15 @@ fn table(rows: &[(Measurement, String)]) -> String {
     for (m, case) in rows {
         table.row([
             m.name.clone(),
-            format!("{:.2e}", m.error),
-            format!("{:.2e}", m.limit),
+            number(m.error),
+            number(m.limit),
             if m.ok { "ok" } else { "too large" }.to_owned(),
             case.clone(),
         ]);
     }
     table.render(2)
+}
+
+fn number(x: f64) -> String {
+    if x == 0.0 { "0".to_owned() } else { format!("{x:.2e}") }
 }

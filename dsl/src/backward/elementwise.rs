@@ -32,6 +32,12 @@ impl Derivation<'_> {
                 let minus = self.builder.derive(Op::Unary(Unary::Neg, d));
                 self.builder.derive(Op::Select(negative, minus, d))
             }
+            // 1 / 2y
+            Unary::Sqrt => {
+                let two = self.builder.real(2.0);
+                let twice = self.mul(two, y);
+                self.builder.derive(Op::Binary(Binary::Div, d, twice))
+            }
             // −x^(−3/2) / 2 = −y³ / 2
             Unary::Rsqrt => {
                 let half = self.builder.real(-0.5);

@@ -20,14 +20,24 @@ pub enum Unary {
     Sigmoid,
     /// |x|
     Abs,
+    /// Square root; NaN below 0.
+    Sqrt,
     /// x^(−1/2)
     Rsqrt,
 }
 
 impl Unary {
     /// Every unary function, for tables and generators.
-    pub const ALL: [Unary; 7] =
-        [Unary::Neg, Unary::Exp, Unary::Log, Unary::Tanh, Unary::Sigmoid, Unary::Abs, Unary::Rsqrt];
+    pub const ALL: [Unary; 8] = [
+        Unary::Neg,
+        Unary::Exp,
+        Unary::Log,
+        Unary::Tanh,
+        Unary::Sigmoid,
+        Unary::Abs,
+        Unary::Sqrt,
+        Unary::Rsqrt,
+    ];
 
     /// Its name in the language (`-` for negation).
     pub fn name(self) -> &'static str {
@@ -38,6 +48,7 @@ impl Unary {
             Unary::Tanh => "tanh",
             Unary::Sigmoid => "sigmoid",
             Unary::Abs => "abs",
+            Unary::Sqrt => "sqrt",
             Unary::Rsqrt => "rsqrt",
         }
     }
@@ -51,6 +62,7 @@ impl Unary {
             Unary::Tanh => x.tanh(),
             Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
             Unary::Abs => x.abs(),
+            Unary::Sqrt => x.sqrt(),
             Unary::Rsqrt => 1.0 / x.sqrt(),
         }
     }

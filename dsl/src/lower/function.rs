@@ -42,12 +42,13 @@ const fn entry(
 }
 
 /// Every function.
-pub(super) const FUNCTIONS: [Entry; 18] = [
+pub(super) const FUNCTIONS: [Entry; 19] = [
     entry("exp", Function::Unary(Unary::Exp), 1, "exp(x)"),
     entry("log", Function::Unary(Unary::Log), 1, "log(x)"),
     entry("tanh", Function::Unary(Unary::Tanh), 1, "tanh(x)"),
     entry("sigmoid", Function::Unary(Unary::Sigmoid), 1, "sigmoid(x)"),
     entry("abs", Function::Unary(Unary::Abs), 1, "abs(x)"),
+    entry("sqrt", Function::Unary(Unary::Sqrt), 1, "sqrt(x)"),
     entry("rsqrt", Function::Unary(Unary::Rsqrt), 1, "rsqrt(x)"),
     entry("min", Function::Binary(Binary::Min), 2, "min(a, b)"),
     entry("max", Function::Binary(Binary::Max), 2, "max(a, b)"),

@@ -64,7 +64,13 @@ fn degree(op: &Op, is: impl Fn(ValueId) -> Degree) -> Degree {
         },
         Op::Binary(Binary::Min | Binary::Max, ..)
         | Op::Unary(
-            Unary::Exp | Unary::Log | Unary::Tanh | Unary::Sigmoid | Unary::Abs | Unary::Rsqrt,
+            Unary::Exp
+            | Unary::Log
+            | Unary::Tanh
+            | Unary::Sigmoid
+            | Unary::Abs
+            | Unary::Sqrt
+            | Unary::Rsqrt,
             _,
         )
         | Op::Compare(..)

@@ -125,10 +125,14 @@ impl Grammar {
                 Term { value: self.a.unary(Unary::Exp, x.value), bound: x.bound.exp() }
             }
             // Of x² + ½ or more: away from 0.
-            f @ (Unary::Log | Unary::Rsqrt) => {
+            f @ (Unary::Log | Unary::Sqrt | Unary::Rsqrt) => {
                 let value = self.a.binary(Binary::Mul, x.value, x.value);
                 let y = self.plus(Term { value, bound: x.bound * x.bound }, 0.5);
-                let bound = if f == Unary::Log { y.bound.ln().max(0.7) } else { 1.5 };
+                let bound = match f {
+                    Unary::Log => y.bound.ln().max(0.7),
+                    Unary::Sqrt => y.bound.sqrt(),
+                    _ => 1.5,
+                };
                 Term { value: self.a.unary(f, y.value), bound }
             }
             Unary::Abs => {

@@ -178,6 +178,7 @@ fn unary(op: Unary, out: &mut [f32], x: Arg<'_, f32>) {
         Unary::Tanh => map(out, x, vector::tanh),
         Unary::Sigmoid => map(out, x, vector::sigmoid),
         Unary::Abs => map(out, x, f32::abs),
+        Unary::Sqrt => map(out, x, f32::sqrt),
         Unary::Rsqrt => map(out, x, |x| 1.0 / x.sqrt()),
     }
 }
