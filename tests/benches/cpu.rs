@@ -172,14 +172,14 @@ fn run(c: &mut Criterion) {
 /// The table for docs/performance.md, of medians.
 fn summary(kinds: &[Scores], mut gemm: impl FnMut() -> Duration) {
     let rate = |operations: f64, time: Duration| operations / time.as_secs_f64() / 1e9;
-    let peak = rate(2.0 * 1024f64.powi(3), median((0..40).map(|_| gemm()).collect()));
+    let peak = rate(2.0 * 1024f64.powi(3), median((0..200).map(|_| gemm()).collect()));
     let threads = rayon::current_num_threads();
     println!("\n{threads} threads, gemm 1024³: {peak:.1} GFLOP/s\n");
     println!("| scores | N | forward ms | GFLOP/s | share | backward ms | GFLOP/s | share |");
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for kind in kinds {
         let mut all = Vec::new();
-        for (n, rounds) in [(SHORT, 9), (LONG, 3)] {
+        for (n, rounds) in [(SHORT, 15), (LONG, 5)] {
             let (forward, backward) = Problem::new(n, *kind).times(rounds);
             let (f, b) = (rate(operations(n), forward), rate(2.5 * operations(n), backward));
             println!(

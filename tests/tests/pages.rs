@@ -3,13 +3,8 @@
 use std::path::Path;
 
 /// Files whose links are checked.
-const PAGES: [&str; 5] = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "docs/performance.md",
-    "dsl/ADD_AN_OP.md",
-];
+const PAGES: [&str; 5] =
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/performance.md", "dsl/ADD_AN_OP.md"];
 
 #[test]
 fn links_of_pages_lead_somewhere() {

@@ -227,7 +227,7 @@ impl Root {
 /// The range of queries `[from, to)` at which each key is fractional: 0 < u − tau < 1 in f32.
 fn fractional_range(score: f32, from: usize, tau: &[f32]) -> (usize, usize) {
     // tau never falls and rounding is monotone, so both conditions change once.
-    let a = from + tau[from..].partition_point(|t| !(score - *t < 1.0));
+    let a = from + tau[from..].partition_point(|t| score - *t >= 1.0 || (score - *t).is_nan());
     let b = a + tau[a..].partition_point(|t| score - *t > 0.0);
     (a, b)
 }

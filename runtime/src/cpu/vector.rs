@@ -43,14 +43,14 @@ pub(crate) fn log(x: f32) -> f32 {
     let m = f32::from_bits(bits.wrapping_sub(e << 23) as u32);
     let e = e as f32 + shift;
     let r = m - 1.0;
-    let p = r.mul_add(7.037_683_6e-2, -1.151_461_03e-1);
+    let p = r.mul_add(7.037_683_6e-2, -1.151_461e-1);
     let p = r.mul_add(p, 1.167_699_87e-1);
     let p = r.mul_add(p, -1.242_014_1e-1);
     let p = r.mul_add(p, 1.424_932_3e-1);
     let p = r.mul_add(p, -1.666_805_7e-1);
     let p = r.mul_add(p, 2.000_071_5e-1);
     let p = r.mul_add(p, -2.499_999_4e-1);
-    let p = r.mul_add(p, 3.333_333_1e-1);
+    let p = r.mul_add(p, 3.333_333e-1);
     let r2 = r * r;
     let y = (r2 * r).mul_add(p, e * -2.121_944_4e-4);
     let y = r2.mul_add(-0.5, y) + r;
@@ -66,7 +66,7 @@ pub(crate) fn log(x: f32) -> f32 {
 pub(crate) fn tanh(x: f32) -> f32 {
     let a = x.abs();
     let s = x * x;
-    let p = s.mul_add(-5.704_988_7e-3, 2.063_908_9e-2);
+    let p = s.mul_add(-5.704_988_7e-3, 2.063_909e-2);
     let p = s.mul_add(p, -5.373_971_6e-2);
     let p = s.mul_add(p, 1.333_144_2e-1);
     let p = s.mul_add(p, -3.333_327_9e-1);

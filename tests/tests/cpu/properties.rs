@@ -123,7 +123,7 @@ proptest! {
         };
         let (sinks, w) = (2usize, w as usize);
         prop_assert!(tau.windows(2).all(|t| t[0] <= t[1]), "tau falls");
-        for i in 0..n {
+        for (i, tau) in tau.iter().enumerate() {
             let candidates: Vec<usize> = (sinks..(i + 1).saturating_sub(w).max(sinks)).collect();
             // Selected are as many as there can be, and each is at least as good as any that is not.
             let selected: Vec<usize> =
@@ -132,10 +132,10 @@ proptest! {
             let worst = selected.iter().map(|j| u[*j]).fold(f32::INFINITY, f32::min);
             let others = candidates.iter().filter(|j| !selected.contains(j));
             prop_assert!(others.clone().all(|j| u[*j] <= worst));
-            if tau[i] > f32::NEG_INFINITY {
-                let m = |j: &usize| f64::from((u[*j] - tau[i]).clamp(0.0, 1.0));
+            if *tau > f32::NEG_INFINITY {
+                let m = |j: &usize| f64::from((u[*j] - tau).clamp(0.0, 1.0));
                 let sum: f64 = candidates.iter().map(m).sum();
-                let ulp = f64::from(tau[i].abs().max(1.0) * f32::EPSILON);
+                let ulp = f64::from(tau.abs().max(1.0) * f32::EPSILON);
                 let limit = 1e-5 * k as f64 + candidates.len() as f64 * ulp;
                 prop_assert!((sum - k as f64).abs() <= limit, "gates of query {} sum to {}", i, sum);
             }
