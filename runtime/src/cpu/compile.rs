@@ -18,16 +18,12 @@ pub(crate) enum Source {
     /// An input, or the value at the second place where the tensor was not given.
     Input(InputId, Option<Loc>),
     Coord(Coord),
-    /// Entry of the n-th product tile.
-    Product(usize),
     /// Entry of the n-th row-wise dot product.
     RowDot(usize),
     /// Column sums of the whole sequence, late.
     KeySum(usize),
     /// Row sums of the tile, late.
     RowSum(usize),
-    /// exp(logit − max), written by the softmax.
-    Probability,
 }
 
 /// A vector input that takes part in products.
@@ -119,7 +115,7 @@ impl Domain {
             Domain::Uniform => 0,
             Domain::Row => 1,
             Domain::Col => 2,
-            Domain::Pair => 3,
+            Domain::Pair | Domain::Product => 3,
         }
     }
 }
@@ -365,10 +361,10 @@ impl Compiler<'_> {
             (Domain::Uniform, false) => self.out.uniform.push(instr),
             (Domain::Row, false) => self.out.row.push(instr),
             (Domain::Col, false) => self.out.col.push(instr),
-            (Domain::Pair, false) => self.pair_segment().push(instr),
+            (Domain::Pair | Domain::Product, false) => self.pair_segment().push(instr),
             (Domain::Row, true) => self.out.row_late.push(instr),
             (Domain::Col, true) => self.out.col_late.push(instr),
-            (Domain::Uniform | Domain::Pair, true) => {
+            (Domain::Uniform | Domain::Pair | Domain::Product, true) => {
                 return Err(self.unsupported("a pair value that depends on sums over pairs"));
             }
         }
@@ -376,9 +372,14 @@ impl Compiler<'_> {
     }
 
     fn softmax(&mut self, logit: ValueId, sink: Option<ValueId>) -> Fallible<Place> {
+        let others = self.program.ids().filter(|v| {
+            let op = &self.program.node(*v).op;
+            !matches!(op, Op::Softmax { .. }) && op.operands().contains(&logit)
+        });
+        let last_use = others.count() == 0;
         let logit = self.pair_value(logit)?;
-        let p = self.new_loc(Domain::Pair, false);
-        self.out.loads.push((p, Source::Probability));
+        // Probabilities take the place of logits that nothing else reads.
+        let p = if last_use { logit } else { self.new_loc(Domain::Pair, false) };
         self.out.softmax = Some((logit, p));
         self.out.sink = match sink {
             Some(sink) => Some(self.lane(sink)?.0),
@@ -420,7 +421,7 @@ impl Compiler<'_> {
             (Vector::Query(q), Vector::Key(k)) | (Vector::Key(k), Vector::Query(q)) => {
                 self.out.products.push((q, k));
                 let n = self.out.products.len() - 1;
-                Ok(self.load(Domain::Pair, false, Source::Product(n)))
+                Ok(Place::Lane { loc: Loc::float(Domain::Product, n), late: false })
             }
             (Vector::Query(a), Vector::Query(b)) => {
                 self.out.row_dots.push((a, b));

@@ -20,11 +20,14 @@ pub(crate) enum Domain {
     Col,
     /// Both.
     Pair,
+    /// Both, read from a product tile: `slot` is the tile's number.
+    Product,
 }
 
 impl Domain {
     pub(crate) fn join(self, other: Domain) -> Domain {
         match (self, other) {
+            (Domain::Product, _) | (_, Domain::Product) => Domain::Pair,
             (a, b) if a == b => a,
             (Domain::Uniform, x) | (x, Domain::Uniform) => x,
             _ => Domain::Pair,
@@ -99,7 +102,19 @@ pub(crate) struct Scope<'a> {
     pub(crate) uniform: Option<&'a Frame>,
     pub(crate) row: Option<(&'a Frame, usize)>,
     pub(crate) col: Option<&'a Frame>,
+    /// Product tiles, rows [`STRIDE`] apart.
+    pub(crate) products: &'a [Vec<f32>],
 }
+
+impl<'a> Scope<'a> {
+    /// A domain that only reads uniform values beside its own.
+    pub(crate) fn of_uniform(uniform: &'a Frame) -> Scope<'a> {
+        Scope { uniform: Some(uniform), row: None, col: None, products: &[] }
+    }
+}
+
+/// Elements between rows of a product tile.
+pub(crate) const STRIDE: usize = super::tiles::COLS;
 
 /// An operand: one value for each lane, or the same for all.
 #[derive(Clone, Copy)]
@@ -111,6 +126,9 @@ enum Arg<'a, T> {
 /// Finds the vectors of a kind.
 trait Lane: Copy + 'static {
     fn vectors(frame: &Frame) -> &[Vec<Self>];
+
+    /// Product tiles hold f32 alone.
+    fn products<'a>(scope: &Scope<'a>) -> &'a [Vec<Self>];
 }
 
 impl Lane for f32 {
@@ -118,12 +136,22 @@ impl Lane for f32 {
     fn vectors(frame: &Frame) -> &[Vec<f32>] {
         &frame.f
     }
+
+    #[inline(always)]
+    fn products<'a>(scope: &Scope<'a>) -> &'a [Vec<f32>] {
+        scope.products
+    }
 }
 
 impl Lane for i32 {
     #[inline(always)]
     fn vectors(frame: &Frame) -> &[Vec<i32>] {
         &frame.i
+    }
+
+    #[inline(always)]
+    fn products<'a>(_: &Scope<'a>) -> &'a [Vec<i32>] {
+        &[]
     }
 }
 
@@ -145,6 +173,10 @@ fn arg<'a, T: Lane>(
     };
     match (loc.domain, scope.col) {
         (Domain::Col, Some(col)) => Arg::Lanes(&T::vectors(col)[loc.slot][..n]),
+        (Domain::Product, _) => {
+            let at = scope.row.map_or(0, |r| r.1) * STRIDE;
+            Arg::Lanes(&T::products(scope)[loc.slot][at..at + n])
+        }
         (Domain::Row, _) => one(scope.row.map(|r| r.0), scope.row.map_or(0, |r| r.1)),
         _ => one(scope.uniform, 0),
     }

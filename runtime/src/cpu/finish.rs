@@ -198,7 +198,7 @@ fn late_block(
             lanes.iter_mut().zip(sum).for_each(|(l, x)| *l = *x as f32);
         }
     }
-    let scope = Scope { uniform: Some(&tile.uniform), row: None, col: None };
+    let scope = Scope::of_uniform(&tile.uniform);
     elementwise::run(&s.col_late, Domain::Col, &mut tile.col, cols, &scope);
     for (sum, small) in s.small.iter().zip(&mut sums.small) {
         if sum.of.domain == Domain::Col {

@@ -2,10 +2,11 @@
 
 use super::compile::{Segments, Vector};
 use super::elementwise::Domain;
+use super::elementwise::STRIDE;
 use super::matmul::{self, Matrix};
 use super::scores::Scores;
 use super::softmax::{RowState, absorb};
-use super::tile::{Call, STRIDE, Tile};
+use super::tile::{Call, Tile};
 use super::tiles::{self, Chunk, ChunkKeys, TileKeys};
 use super::topk::Selection;
 use super::{Progress, selection};
@@ -189,14 +190,15 @@ impl Worker {
         let cols = self.tile.cols;
         for r in 0..self.tile.rows {
             self.tile.pair_row(call, r, full);
-            let [source, target] = [logit.slot, p.slot];
-            let mut x = std::mem::take(&mut self.tile.pair.f[target]);
-            x[..cols].copy_from_slice(&self.tile.pair.f[source][..cols]);
-            self.tile.pair.f[target] = x;
+            if p != logit {
+                let mut x = std::mem::take(&mut self.tile.pair.f[p.slot]);
+                x[..cols].copy_from_slice(&self.tile.pair.f[logit.slot][..cols]);
+                self.tile.pair.f[p.slot] = x;
+            }
             if !full {
                 self.tile.mask(p, f32::NEG_INFINITY);
             }
-            let factor = absorb(&mut self.states[r], &mut self.tile.pair.f[target][..cols]);
+            let factor = absorb(&mut self.states[r], &mut self.tile.pair.f[p.slot][..cols]);
             if factor != 1.0 {
                 self.o[r * d..(r + 1) * d].iter_mut().for_each(|o| *o *= factor);
             }

@@ -19,6 +19,24 @@ fn sum_lanes(x: &[f32]) -> f32 {
     acc.iter().sum()
 }
 
+/// Puts e^(x − shift) in the place of x and returns the sum.
+#[inline(always)]
+fn exp_and_sum(x: &mut [f32], shift: f32) -> f32 {
+    let mut acc = [0f32; LANES];
+    let mut chunks = x.chunks_exact_mut(LANES);
+    for chunk in &mut chunks {
+        for (a, x) in acc.iter_mut().zip(chunk) {
+            *x = vector::exp(*x - shift);
+            *a += *x;
+        }
+    }
+    for (a, x) in acc.iter_mut().zip(chunks.into_remainder()) {
+        *x = vector::exp(*x - shift);
+        *a += *x;
+    }
+    acc.iter().sum()
+}
+
 #[inline(always)]
 fn max_lanes(x: &[f32]) -> f32 {
     let mut acc = [f32::NEG_INFINITY; LANES];
@@ -105,11 +123,9 @@ pub(crate) fn absorb(state: &mut RowState, x: &mut [f32]) -> f32 {
     let max = if largest > state.max { largest } else { state.max };
     // Where everything is −inf there is nothing to subtract.
     let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
-    for x in x.iter_mut() {
-        *x = vector::exp(*x - shift);
-    }
+    let sum = exp_and_sum(x, shift);
     let factor = if state.max == max { 1.0 } else { vector::exp(state.max - shift) };
-    state.sum = state.sum * factor + sum_lanes(x);
+    state.sum = state.sum * factor + sum;
     state.max = max;
     factor
 }

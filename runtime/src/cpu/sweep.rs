@@ -1,10 +1,11 @@
 //! The backward sweep over one chunk: recompute the pair values of every tile, and hand them to
 //! rows, columns and products.
 
+use super::elementwise::STRIDE;
 use super::elementwise::{Domain, Loc};
 use super::matmul::{self, Matrix};
 use super::softmax;
-use super::tile::{Call, STRIDE, Tile};
+use super::tile::{Call, Tile};
 use super::tiles::{self, COLS, Chunk, ChunkKeys, Key, TileKeys};
 use crate::tensor::StorageMut;
 use multiversion::multiversion;

@@ -3,7 +3,7 @@
 use super::compile::{Segments, Source};
 use super::elementwise::{
     self, COL_EXPIRY, COL_FROM, COL_POS, COL_SCORE, Domain, Frame, Loc, PAIR_SEEN, ROW_POS,
-    ROW_TAU, Scope,
+    ROW_TAU, STRIDE, Scope,
 };
 use super::matmul::{self, Matrix};
 use super::softmax;
@@ -50,9 +50,6 @@ pub(crate) struct Tile {
     pub(crate) g: usize,
 }
 
-/// Elements between rows of a product tile.
-pub(crate) const STRIDE: usize = COLS;
-
 impl Tile {
     pub(crate) fn new(call: &Call<'_>, rows: usize) -> Tile {
         let s = call.segments;
@@ -83,7 +80,7 @@ impl Tile {
                 self.load_uniform(call, *loc, *source);
             }
         }
-        let scope = Scope { uniform: None, row: None, col: None };
+        let scope = Scope { uniform: None, row: None, col: None, products: &[] };
         let s = call.segments;
         elementwise::run(&s.uniform, Domain::Uniform, &mut self.uniform, 1, &scope);
         // Constants of inputs that were not given are copied once they are known.
@@ -111,11 +108,7 @@ impl Tile {
                     }
                 }
             }
-            Source::Product(_)
-            | Source::RowDot(_)
-            | Source::KeySum(_)
-            | Source::RowSum(_)
-            | Source::Probability => {}
+            Source::RowDot(_) | Source::KeySum(_) | Source::RowSum(_) => {}
         }
     }
 
@@ -139,7 +132,7 @@ impl Tile {
         for (loc, source) in s.loads.iter().filter(|(loc, _)| loc.domain == Domain::Row) {
             self.load_row(call, *loc, *source);
         }
-        let scope = Scope { uniform: Some(&self.uniform), row: None, col: None };
+        let scope = Scope::of_uniform(&self.uniform);
         elementwise::run(&s.row, Domain::Row, &mut self.row, self.rows, &scope);
     }
 
@@ -183,11 +176,7 @@ impl Tile {
             }
             Source::RowSum(_) => self.row.f[loc.slot][..self.rows].fill(0.0),
             Source::Input(id, default) => self.load_row_input(call, loc, id, default),
-            Source::Const(_)
-            | Source::Int(_)
-            | Source::Product(_)
-            | Source::KeySum(_)
-            | Source::Probability => {}
+            Source::Const(_) | Source::Int(_) | Source::KeySum(_) => {}
         }
     }
 
@@ -305,14 +294,12 @@ impl Tile {
                 }
                 Source::Const(_)
                 | Source::Int(_)
-                | Source::Product(_)
                 | Source::RowDot(_)
                 | Source::KeySum(_)
-                | Source::RowSum(_)
-                | Source::Probability => {}
+                | Source::RowSum(_) => {}
             }
         }
-        let scope = Scope { uniform: Some(&self.uniform), row: None, col: None };
+        let scope = Scope::of_uniform(&self.uniform);
         elementwise::run(&s.col, Domain::Col, &mut self.col, self.cols, &scope);
     }
 
@@ -329,14 +316,12 @@ impl Tile {
     /// Pair values of row r, before the softmax; the seen mask unless the block is `full`.
     pub(crate) fn pair_row(&mut self, call: &Call<'_>, r: usize, full: bool) {
         let s = call.segments;
-        for (loc, source) in s.loads.iter().filter(|(loc, _)| loc.domain == Domain::Pair) {
-            if let Source::Product(n) = source {
-                let row = &self.tiles[*n][r * STRIDE..r * STRIDE + self.cols];
-                self.pair.f[loc.slot][..self.cols].copy_from_slice(row);
-            }
-        }
-        let scope =
-            Scope { uniform: Some(&self.uniform), row: Some((&self.row, r)), col: Some(&self.col) };
+        let scope = Scope {
+            uniform: Some(&self.uniform),
+            row: Some((&self.row, r)),
+            col: Some(&self.col),
+            products: &self.tiles,
+        };
         let n = self.cols;
         elementwise::run(&s.pair, Domain::Pair, &mut self.pair, n, &scope);
         if !full {
@@ -346,15 +331,19 @@ impl Tile {
 
     /// Pair values of row r, after the softmax.
     pub(crate) fn pair_row_after(&mut self, call: &Call<'_>, r: usize) {
-        let scope =
-            Scope { uniform: Some(&self.uniform), row: Some((&self.row, r)), col: Some(&self.col) };
+        let scope = Scope {
+            uniform: Some(&self.uniform),
+            row: Some((&self.row, r)),
+            col: Some(&self.col),
+            products: &self.tiles,
+        };
         let (s, n) = (call.segments, self.cols);
         elementwise::run(&s.after_softmax, Domain::Pair, &mut self.pair, n, &scope);
     }
 
     /// Row values that depend on the tile's row sums.
     pub(crate) fn row_late(&mut self, call: &Call<'_>) {
-        let scope = Scope { uniform: Some(&self.uniform), row: None, col: None };
+        let scope = Scope::of_uniform(&self.uniform);
         let n = self.rows;
         elementwise::run(&call.segments.row_late, Domain::Row, &mut self.row, n, &scope);
     }
