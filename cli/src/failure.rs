@@ -35,8 +35,6 @@ enum FailureKind {
     Plain,
     /// Everything was said already.
     Reported,
-    /// Whoever read our output stopped reading it.
-    ReaderLeft,
 }
 
 impl Failure {
@@ -56,19 +54,9 @@ impl Failure {
         Failure { message: String::new(), help: None, kind: FailureKind::Reported }
     }
 
-    /// A failed write to standard output. A reader that left (`| head`) is not an error.
-    pub(crate) fn stdout(error: std::io::Error) -> Failure {
-        let mut failure = Failure::new(format_args!("cannot write to standard output: {error}"));
-        if error.kind() == std::io::ErrorKind::BrokenPipe {
-            failure.kind = FailureKind::ReaderLeft;
-        }
-        failure
-    }
-
     /// Says what is to be said and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         match self.kind {
-            FailureKind::ReaderLeft => return ExitCode::SUCCESS,
             FailureKind::Reported => {}
             FailureKind::Plain => crate::terminal::error(self),
         }

@@ -1,11 +1,12 @@
 //! What a command works on: a built-in kernel by its name, or a kernel in a Rust file.
 
 use crate::failure::Failure;
+use crate::tensors::output::Destination;
 use crate::terminal::{self, Channel, nearest};
 use sparsek::Program;
 use sparsek_dsl::diagnostic;
 use sparsek_dsl::parse::{self, Compiled};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A kernel and the name it was asked for by.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct Target {
     pub(crate) program: Program,
     /// The parsed source, for kernels from a file.
     pub(crate) ast: Option<sparsek_dsl::ast::Kernel>,
+    /// The file it was read from.
+    file: Option<PathBuf>,
 }
 
 /// A Rust file's text and every kernel in it.
@@ -76,7 +79,7 @@ impl SourceFile {
         match (index, program) {
             (Some(i), Some(program)) => {
                 let ast = Some(self.compiled.kernels[i].ast.clone());
-                Ok(Target { name: asked.to_owned(), program, ast })
+                Ok(Target { name: asked.to_owned(), program, ast, file: Some(path.into()) })
             }
             _ if !self.compiled.diagnostics.is_empty() => {
                 self.show_diagnostics();
@@ -105,15 +108,25 @@ fn choices(path: &str, names: &[String]) -> String {
 }
 
 impl Target {
+    /// Where results go: any place but the kernel's own file.
+    pub(crate) fn destination(&self, path: &Path) -> Result<Destination, Failure> {
+        let destination = Destination::new(path)?;
+        match &self.file {
+            Some(file) => destination.apart_from(file, "kernel's"),
+            None => Ok(destination),
+        }
+    }
+
     /// Finds `FILE.rs`, `FILE.rs::Kernel` or a built-in kernel.
     pub(crate) fn find(asked: &str) -> Result<Target, Failure> {
         if let Some(builtin) = sparsek_kernels::builtin(asked) {
             let program = builtin.program().map_err(Failure::new)?;
-            return Ok(Target { name: asked.to_owned(), program, ast: None });
+            return Ok(Target { name: asked.to_owned(), program, ast: None, file: None });
         }
-        let (path, kernel) = match asked.rsplit_once("::") {
-            Some((path, kernel)) => (path, Some(kernel)),
-            None => (asked, None),
+        let (path, kernel) = match (asked.find(".rs::"), asked.rsplit_once("::")) {
+            (Some(dot), _) => (&asked[..dot + 3], Some(&asked[dot + 5..])),
+            (None, Some((path, kernel))) => (path, Some(kernel)),
+            (None, None) => (asked, None),
         };
         let file_like = path.ends_with(".rs") || path.contains('/') || Path::new(path).is_file();
         if file_like {

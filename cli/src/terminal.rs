@@ -24,12 +24,19 @@ impl Channel {
         terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
     }
 
-    /// Writes text as it is.
+    /// Writes text as it is. A reader that left (`| head`) is not an error, and changes nothing
+    /// about how the command ends.
     pub(crate) fn write(self, text: &str) -> Result<(), Failure> {
         match self {
             Channel::Stdout => {
                 let mut out = io::stdout().lock();
-                out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::stdout)
+                match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                    Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                        Err(Failure::new(format_args!("cannot write to standard output: {e}"))
+                            .help("send it to a place that takes it"))
+                    }
+                    _ => Ok(()),
+                }
             }
             Channel::Stderr => {
                 say(text);

@@ -57,7 +57,11 @@ impl Sequences {
         }
         let ends = (cu.first().copied(), cu.last().copied());
         if cu.len() < 2 || ends.0 != Some(0) || ends.1 != i32::try_from(sizes.n).ok() {
-            let why = format!("must go from 0 to N = {}, and it is {cu:?}", sizes.n);
+            let found = match (cu, ends) {
+                ([_, _, ..], (Some(first), Some(last))) => format!("goes from {first} to {last}"),
+                _ => format!("has {} entries", cu.len()),
+            };
+            let why = format!("must go from 0 to N = {}, and it {found}", sizes.n);
             return Err(Error::Sequences(why));
         }
         if let Some(at) = cu.windows(2).position(|w| w[1] < w[0]) {

@@ -20,7 +20,7 @@ pub(crate) struct CheckArgs {
 }
 
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome, Failure> {
-    let (mut kernels, mut errors, mut unreadable) = (0, 0, false);
+    let (mut kernels, mut errors, mut unreadable) = (0, 0, 0);
     for path in &args.files {
         match SourceFile::read(path) {
             Ok(file) => {
@@ -30,14 +30,19 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome, Failure> {
             }
             Err(failure) => {
                 terminal::error(&failure);
-                unreadable = true;
+                unreadable += 1;
             }
         }
     }
     let files = count(args.files.len(), "file");
     let found = if errors == 0 { "no errors".to_owned() } else { count(errors, "error") };
-    Channel::Stdout.write(&format!("{} in {files}: {found}\n", count(kernels, "kernel")))?;
-    match (unreadable, errors) {
+    let unread = match unreadable {
+        0 => String::new(),
+        n => format!(", {} not read", count(n, "file")),
+    };
+    let kernels = count(kernels, "kernel");
+    Channel::Stdout.write(&format!("{kernels} in {files}: {found}{unread}\n"))?;
+    match (unreadable > 0, errors) {
         (true, _) => Err(Failure::reported()),
         (false, 0) => Ok(Outcome::Done),
         (false, _) => Ok(Outcome::DoesNotHold),

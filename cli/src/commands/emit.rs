@@ -2,7 +2,6 @@
 
 use crate::failure::{Failure, Outcome};
 use crate::target::Target;
-use crate::tensors::output::Destination;
 use crate::terminal::Channel;
 use clap::{Args, ValueEnum};
 use sparsek_dsl::{backward, parse};
@@ -63,7 +62,7 @@ pub(crate) fn run(args: &EmitArgs) -> Result<Outcome, Failure> {
     match &args.output {
         None => Channel::Stdout.write(&text)?,
         Some(path) => {
-            Destination::new(path)?.write(|out| out.write_all(text.as_bytes()))?;
+            target.destination(path)?.write(|out| out.write_all(text.as_bytes()))?;
         }
     }
     Ok(Outcome::Done)

@@ -13,6 +13,7 @@ use crate::tensors::inputs::Flags;
 use clap::Args;
 use sparsek::dsl::ir::SpecError;
 use sparsek::{Elem, Error};
+use std::collections::BTreeMap;
 
 /// Specialisation parameters of a kernel.
 #[derive(Args, Clone, Debug)]
@@ -33,13 +34,15 @@ pub(crate) struct Parameters {
 
 impl Parameters {
     /// As flags that win over metadata.
-    pub(crate) fn flags(&self) -> Flags {
-        Flags {
-            k: self.k,
-            window: self.window,
-            elem: self.elem,
-            set: self.set.iter().cloned().collect(),
+    pub(crate) fn flags(&self) -> Result<Flags, Failure> {
+        let mut set = BTreeMap::new();
+        for (name, value) in &self.set {
+            if set.insert(name.clone(), *value).is_some_and(|before| before != *value) {
+                return Err(Failure::new(format_args!("--set gives {name} two values"))
+                    .help("give each parameter once"));
+            }
         }
+        Ok(Flags { k: self.k, window: self.window, elem: self.elem, set })
     }
 }
 
@@ -48,7 +51,8 @@ fn parse_elem(text: &str) -> Result<Elem, String> {
 }
 
 fn parse_setting(text: &str) -> Result<(String, i64), String> {
-    let (name, value) = text.split_once('=').ok_or("write it as NAME=INT")?;
+    let named = text.split_once('=').filter(|(name, _)| !name.trim().is_empty());
+    let (name, value) = named.ok_or("write it as NAME=INT")?;
     let value = value.trim().parse().map_err(|_| format!("`{value}` is not an integer"))?;
     Ok((name.trim().to_owned(), value))
 }
@@ -112,6 +116,10 @@ pub(crate) fn failure(error: Error, file: Option<&TensorFile>) -> Failure {
         },
         Error::Shape { .. } | Error::Heads { .. } => {
             "q is [B, N, Hq, D], k and v [B, N, Hkv, D], u [B, Hkv, N]; Hq is a multiple of Hkv"
+                .to_owned()
+        }
+        Error::Sequences(_) => {
+            "it holds the boundaries of packed sequences: 0, …, N, none below the one before"
                 .to_owned()
         }
         Error::Type { .. } => "store the tensor in that type".to_owned(),

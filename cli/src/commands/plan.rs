@@ -8,7 +8,6 @@ use crate::table::Table;
 use crate::target::Target;
 use crate::tensors::file::{HostTensor, TensorFile};
 use crate::tensors::inputs::{self, Loaded};
-use crate::tensors::output::Destination;
 use crate::terminal::{Channel, thousands};
 use clap::Args;
 use sparsek::dsl::ir::{Instance, Op};
@@ -74,8 +73,9 @@ struct Summary {
 pub(crate) fn run(args: &PlanArgs) -> Result<Outcome, Failure> {
     let target = Target::find(&args.kernel)?;
     let file = TensorFile::open(&args.input)?;
-    let destination = args.svg.as_deref().map(Destination::new).transpose()?;
-    let spec = inputs::spec(&target.program, &file, &args.parameters.flags())?;
+    let apart = |path| target.destination(path)?.apart_from(&args.input, "input");
+    let destination = args.svg.as_deref().map(apart).transpose()?;
+    let spec = inputs::spec(&target.program, &file, &args.parameters.flags()?)?;
     let kernel = Kernel::from_program(&target.program, &spec).map_err(|e| failure(e, None))?;
     let loaded = Loaded::read(&target.program, spec.elem, &file, false)?;
     let forward = selection(&kernel, &loaded).map_err(|e| failure(e, Some(&file)))?;

@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use crate::target::Target;
 use crate::tensors::file::TensorFile;
 use crate::tensors::inputs::{self, Loaded};
-use crate::tensors::output::{Destination, write_tensors};
+use crate::tensors::output::write_tensors;
 use crate::terminal::{self, Channel, duration, note, thousands};
 use clap::Args;
 use sparsek::dsl::ir::Instance;
@@ -77,14 +77,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     args.device.usable()?;
     let target = Target::find(&args.kernel)?;
     let file = TensorFile::open(&args.input)?;
-    let destination = destination(args)?;
-    let spec = inputs::spec(&target.program, &file, &args.parameters.flags())?;
+    let destination = target.destination(&args.output)?.apart_from(&args.input, "input")?;
+    let spec = inputs::spec(&target.program, &file, &args.parameters.flags()?)?;
     let kernel = Kernel::from_program(&target.program, &spec).map_err(|e| failure(e, None))?;
     let loaded = Loaded::read(&target.program, spec.elem, &file, args.backward)?;
     let done = compute(&kernel, &loaded).map_err(|e| failure(e, Some(&file)))?;
 
     let tensors = done.tensors();
     let metadata = metadata(&target, kernel.instance());
+    // Unusable expectations are bad input, and bad input leaves no output.
+    let rows = expectations(&kernel, &file, &loaded, &tensors)?;
     let written = destination.write(|out| write_tensors(out, &metadata, &tensors))?;
 
     // Standard output may be where the tensors went.
@@ -98,15 +100,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome, Failure> {
         terminal::bytes(written)
     ));
     channel.write(&report)?;
-    let present = |n: &String| n.starts_with("expect.");
-    if !file.names().iter().any(present) {
-        return Ok(Outcome::Done);
-    }
-    if let Err(reason) = expect::applies(kernel.instance(), &file) {
-        note(format_args!("the expected tensors of the input were not compared: {reason}"));
-        return Ok(Outcome::Done);
-    }
-    let rows = compare::rows(&kernel, &file, &loaded, &tensors)?;
+    let Some(rows) = rows else { return Ok(Outcome::Done) };
     channel.write(&format!("  against the expected tensors:\n{}", compare::table(&rows, 4)))?;
     Ok(compare::verdict(
         &rows,
@@ -114,21 +108,21 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     ))
 }
 
-/// The output, found usable before anything is computed.
-fn destination(args: &RunArgs) -> Result<Destination, Failure> {
-    let destination = Destination::new(&args.output)?;
-    let same = match (std::fs::canonicalize(&args.input), std::fs::canonicalize(&args.output)) {
-        (Ok(input), Ok(output)) => input == output,
-        _ => false,
-    };
-    if same {
-        return Err(Failure::new(format_args!(
-            "the output {} is the input file",
-            args.output.display()
-        ))
-        .help("choose another --output; the input would be lost"));
+/// The results next to the file's expectations, where it has any of this kernel.
+fn expectations(
+    kernel: &Kernel,
+    file: &TensorFile,
+    loaded: &Loaded,
+    tensors: &[(String, &Tensor)],
+) -> Result<Option<Vec<compare::Row>>, Failure> {
+    if !file.names().iter().any(|n| n.starts_with("expect.")) {
+        return Ok(None);
     }
-    Ok(destination)
+    if let Err(reason) = expect::applies(kernel.instance(), file) {
+        note(format_args!("the expected tensors of the input are not compared: {reason}"));
+        return Ok(None);
+    }
+    compare::rows(kernel, file, loaded, tensors).map(Some)
 }
 
 fn compute(kernel: &Kernel, loaded: &Loaded) -> Result<Done, sparsek::Error> {

@@ -11,6 +11,7 @@ use crate::tensors::file::TensorFile;
 use crate::tensors::inputs::{self, Loaded};
 use crate::terminal::{self, Channel, note};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use sparsek::{Kernel, Options, Tensor};
 use sparsek_reference::rule::Measurement;
 use std::path::PathBuf;
@@ -37,10 +38,11 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["cases", "programs"])]
     input: Option<PathBuf>,
     /// How many random inputs
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
     cases: u64,
     /// Verify this many random programs instead of a kernel
-    #[arg(long, value_name = "N", conflicts_with = "kernel")]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    #[arg(conflicts_with_all = ["kernel", "cases", "k", "window", "elem", "set"])]
     programs: Option<u64>,
     /// Where random cases start from [default: the clock]
     #[arg(long, value_name = "S")]
@@ -49,8 +51,13 @@ pub(crate) struct VerifyArgs {
     parameters: Parameters,
 }
 
+/// Nothing verified would be reported as accepted.
+fn at_least_one() -> RangedU64ValueParser<u64> {
+    RangedU64ValueParser::new().range(1..)
+}
+
 pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Failure> {
-    let flags = args.parameters.flags();
+    let flags = args.parameters.flags()?;
     let seed = args.seed.unwrap_or_else(|| {
         // A seed that is short enough to type again.
         let now = SystemTime::now().duration_since(UNIX_EPOCH);

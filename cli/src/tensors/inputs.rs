@@ -139,17 +139,7 @@ impl Loaded {
             tensors.push((input.name.clone(), tensor));
         }
         let d_o = if backward { Some(vector(file, "d_o", elem)?) } else { None };
-        let cu_seqlens =
-            match file.has("cu_seqlens").then(|| file.read("cu_seqlens")).transpose()? {
-                None => None,
-                Some(HostTensor { data: Storage::I32(x), .. }) => Some(x),
-                Some(_) => {
-                    return Err(Failure::new(format_args!(
-                        "tensor `cu_seqlens` of {at} is not I32"
-                    ))
-                    .help("it holds the boundaries of packed sequences: 0, …, N"));
-                }
-            };
+        let cu_seqlens = if file.has("cu_seqlens") { Some(boundaries(file)?) } else { None };
         Ok(Loaded { tensors, d_o, cu_seqlens })
     }
 
@@ -225,6 +215,24 @@ fn vector(file: &TensorFile, name: &str, elem: Elem) -> Result<HostTensor, Failu
             Ok(tensor.into_elem(elem))
         }
         _ => Ok(tensor),
+    }
+}
+
+/// The boundaries of packed sequences.
+fn boundaries(file: &TensorFile) -> Result<Vec<i32>, Failure> {
+    let help = "it is I32 of one dimension, the boundaries of packed sequences: 0, …, N";
+    let HostTensor { shape, data } = file.read("cu_seqlens").map_err(|e| e.help(help))?;
+    let at = file.path().display();
+    match data {
+        Storage::I32(x) if shape.len() == 1 => Ok(x),
+        Storage::I32(_) => Err(Failure::new(format_args!(
+            "tensor `cu_seqlens` of {at} has shape {shape:?}, which has {} dimensions",
+            shape.len()
+        ))
+        .help(help)),
+        Storage::F32(_) | Storage::F16(_) | Storage::Bf16(_) => {
+            Err(Failure::new(format_args!("tensor `cu_seqlens` of {at} is not I32")).help(help))
+        }
     }
 }
 

@@ -55,18 +55,34 @@ impl Destination {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        if path.file_name().is_none() {
+        let slash = given.as_os_str().as_encoded_bytes().ends_with(b"/");
+        if slash || path.file_name().is_none() {
             return Err(Failure::new(format_args!("the output {at} does not name a file"))
                 .help("give --output the name of a file"));
         }
         if !folder.is_dir() {
+            let what = if folder.exists() { "is a file" } else { "does not exist" };
             let folder = folder.display();
             return Err(Failure::new(format_args!(
-                "cannot write {at}: the folder {folder} does not exist"
+                "cannot write {at}: the folder {folder} {what}"
             ))
             .help("create it first; nothing was computed"));
         }
         Ok(Destination { given, kind: DestinationKind::Regular { path, folder } })
+    }
+
+    /// Refuses to replace the file that the command reads, called `what` in the message.
+    pub(crate) fn apart_from(self, read: &Path, what: &str) -> Result<Destination, Failure> {
+        let same = match (std::fs::canonicalize(read), std::fs::canonicalize(&self.given)) {
+            (Ok(read), Ok(given)) => read == given,
+            _ => false,
+        };
+        if same {
+            let at = self.given.display();
+            return Err(Failure::new(format_args!("the output {at} is the {what} file"))
+                .help("choose another place for it; the file would be lost"));
+        }
+        Ok(self)
     }
 
     /// Whether results go to a device or pipe.
@@ -92,7 +108,7 @@ impl Destination {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     failure.help("free some space or choose another place with --output")
                 }
-                _ => failure,
+                _ => failure.help("choose a place that can be written"),
             }
         };
         match &self.kind {

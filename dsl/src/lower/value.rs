@@ -168,7 +168,6 @@ impl Lowerer<'_> {
         let message = format!("there is no function `{}`", name.text);
         let near = nearest(&name.text, FUNCTIONS.iter().map(|f| f.name));
         let help = match (near.and_then(function::named), name.text.as_str()) {
-            (_, "sqrt") => "write `x * rsqrt(x)`".to_owned(),
             (_, "pow" | "powi" | "powf") => "write powers as products: `x * x`".to_owned(),
             (_, "relu") => "write `max(x, 0.0)`".to_owned(),
             (_, "where" | "ite") => "write `select(mask, a, b)`".to_owned(),

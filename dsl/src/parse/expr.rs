@@ -227,7 +227,6 @@ impl Reader {
         let name = call.method.to_string();
         let help = match name.as_str() {
             "powi" | "powf" | "pow" => "write powers as products: `x * x`".to_owned(),
-            "sqrt" => "write `x * rsqrt(x)`".to_owned(),
             _ => format!("functions are called with all operands in brackets: `{name}(x)`"),
         };
         self.outside(expr, "a method call", &help)

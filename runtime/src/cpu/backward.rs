@@ -142,7 +142,7 @@ impl Backward {
         };
         let progress = Progress::new(progress, chunks.len() * sizes.hkv);
         // Enough chunks at once for the threads to even out, few enough to hold.
-        let wave = rayon::current_num_threads() * 2;
+        let wave = rayon::current_num_threads() * 4;
         for (g, keys) in keys.iter().enumerate() {
             let mut threshold = vec![0f64; sizes.batch * sizes.n];
             let mut parts =

@@ -35,7 +35,8 @@ struct Part<'a> {
 impl ForwardPass {
     pub(crate) fn compile(instance: &Instance) -> Result<ForwardPass, Error> {
         let program = instance.program.clone();
-        let roots: Vec<_> = program.output_named("o").map(|o| o.value).into_iter().collect();
+        // Of the softmax too: a weight that is 0 folds away and leaves lse.
+        let roots: Vec<_> = program.outputs.iter().map(|o| o.value).collect();
         let segments = Segments::compile(&program, &roots)?;
         let scores = Scores::compile(&program)?;
         Ok(ForwardPass {
@@ -76,8 +77,8 @@ impl ForwardPass {
             let parts = o.split_mut(&lens).into_iter().zip(split_mut(&mut lse, &rows));
             let parts: Vec<Part<'_>> = parts.map(|(o, lse)| Part { o, lse }).collect();
             let work = parts.into_par_iter().zip(&chunks).enumerate();
-            work.for_each(|(n, (mut part, chunk))| {
-                let mut worker = Worker::new(&call);
+            let new_worker = || Worker::new(&call);
+            work.for_each_init(new_worker, |worker, (n, (mut part, chunk))| {
                 for (g, keys) in keys.iter().enumerate() {
                     worker.chunk(&call, chunk, &keys[n], g, &mut part);
                 }
@@ -154,16 +155,13 @@ impl Worker {
         let expiry = &call.expiry[at..at + chunk.sequence.len];
         let mut list = TileKeys::new(keys, expiry, call.selection);
         self.tile.start_head(call, chunk.sequence, g);
-        let mut from = chunk.from;
-        while from < chunk.to {
-            let to = (from + self.positions).min(chunk.to);
+        for (from, to) in chunk.tiles(self.positions) {
             list.advance(from, to);
             self.rows(call, from, to);
             for (keys, full) in list.blocks() {
                 self.block(call, keys, full && call.segments.predicates.is_empty());
             }
             self.write(call, from - chunk.from, part);
-            from = to;
         }
     }
 

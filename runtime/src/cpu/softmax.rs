@@ -99,16 +99,16 @@ impl RowState {
 
     /// Natural log of the denominator.
     pub(crate) fn lse(&self) -> f32 {
-        if self.sum > 0.0 {
-            (f64::from(self.max) + f64::from(self.sum).ln()) as f32
-        } else {
+        if self.sum == 0.0 {
             f32::NEG_INFINITY
+        } else {
+            (f64::from(self.max) + f64::from(self.sum).ln()) as f32
         }
     }
 
-    /// What the summed-up values are divided by; 0 where nothing was seen.
+    /// What the summed-up values are divided by; 0 where nothing was seen, NaN where a logit was.
     pub(crate) fn scale(&self) -> f32 {
-        if self.sum > 0.0 { 1.0 / self.sum } else { 0.0 }
+        if self.sum == 0.0 { 0.0 } else { 1.0 / self.sum }
     }
 }
 
@@ -128,4 +128,32 @@ pub(crate) fn absorb(state: &mut RowState, x: &mut [f32]) -> f32 {
     state.sum = state.sum * factor + sum;
     state.max = max;
     factor
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_seen_is_zero_and_nan_stays_nan() {
+        let nothing = [f32::NEG_INFINITY; 3];
+        for (logits, nan) in [
+            (nothing, false),
+            ([f32::NAN; 3], true),
+            ([1.0, f32::NAN, f32::NEG_INFINITY], true),
+            ([f32::INFINITY, 0.0, 0.0], true),
+        ] {
+            // Whatever comes before and after.
+            for blocks in [vec![logits], vec![[0.5; 3], logits], vec![logits, [0.5; 3]]] {
+                let mut state = RowState::new(f32::NEG_INFINITY);
+                let unseen = blocks.iter().all(|b| *b == nothing);
+                for mut block in blocks {
+                    absorb(&mut state, &mut block);
+                }
+                assert_eq!((state.scale().is_nan(), state.lse().is_nan()), (nan, nan));
+                assert_eq!(state.scale() == 0.0, unseen);
+                assert_eq!(state.lse() == f32::NEG_INFINITY, unseen);
+            }
+        }
+    }
 }

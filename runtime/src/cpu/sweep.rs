@@ -91,9 +91,7 @@ impl Sweep {
         let expiry = &call.expiry[at..at + chunk.sequence.len];
         let mut list = TileKeys::new(keys, expiry, call.selection);
         self.tile.start_head(call, chunk.sequence, g);
-        let mut from = chunk.from;
-        while from < chunk.to {
-            let to = (from + self.positions).min(chunk.to);
+        for (from, to) in chunk.tiles(self.positions) {
             list.advance(from, to);
             self.tile.start_rows(call, from, to - from);
             self.rows.iter_mut().for_each(|rows| rows.fill(0.0));
@@ -108,7 +106,6 @@ impl Sweep {
                 );
             }
             self.finish_rows(call, layout, from - chunk.from, part, &mut out);
-            from = to;
         }
         out
     }

@@ -19,6 +19,14 @@ pub(crate) struct Chunk {
     pub(crate) to: usize,
 }
 
+impl Chunk {
+    /// Its tiles: ranges of that many positions, the last one shorter.
+    pub(crate) fn tiles(&self, positions: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let to = self.to;
+        (self.from..to).step_by(positions).map(move |from| (from, (from + positions).min(to)))
+    }
+}
+
 /// Positions of a tile for groups of that many heads.
 pub(crate) fn tile_positions(group: usize) -> usize {
     (ROWS / group).clamp(8, 64)
@@ -28,7 +36,7 @@ pub(crate) fn tile_positions(group: usize) -> usize {
 pub(crate) fn chunks(sequences: &Sequences, s: Selection) -> Vec<Chunk> {
     // A chunk starts from a list of the keys alive at its first query, at most k + sinks of them:
     // lists stay small against the chunk.
-    let len = (s.k.unwrap_or(0) + s.sinks).next_power_of_two().clamp(512, 8192);
+    let len = (s.k.unwrap_or(0) + s.sinks).next_power_of_two().clamp(256, 8192);
     let cut = |sequence: &Sequence| {
         let sequence = *sequence;
         (0..sequence.len).step_by(len).map(move |from| Chunk {

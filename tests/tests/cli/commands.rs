@@ -38,7 +38,8 @@ fn check_reports_every_mistake() {
     let ran = run(folder.path(), "check {}/good.rs {}/bad.rs");
     let ran = ran.fails(1, &["bad.rs:", "gaet", "`gate`", "rsqrtt", "did you mean `rsqrt(x)`"]);
     assert!(ran.stdout.contains("in 2 files: 2 errors"), "{}", ran.stdout);
-    run(folder.path(), "check {}/missing.rs {}/bad.rs").fails(2, &["missing.rs", "gaet"]);
+    let ran = run(folder.path(), "check {}/missing.rs {}/bad.rs").fails(2, &["missing.rs", "gaet"]);
+    assert!(ran.stdout.contains("1 file not read"), "{}", ran.stdout);
     run(folder.path(), "check {}").fails(2, &["cannot read"]);
     run(folder.path(), "check").fails(2, &["FILE.rs"]);
 }
@@ -185,4 +186,13 @@ fn every_help_has_an_example() {
     let help = run(here, "--help").succeeds().stdout;
     assert!(help.contains("Exit codes: 0 done, 1"), "{help}");
     assert!(run(here, "--version").succeeds().stdout.starts_with("sparsek 0."));
+}
+
+#[test]
+fn verify_refuses_to_verify_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), "verify sparsek-value --cases 0").fails(2, &["--cases", "0"]);
+    run(folder.path(), "verify --programs 0").fails(2, &["--programs", "0"]);
+    run(folder.path(), "verify --programs 2 --k 3").fails(2, &["--programs", "--k"]);
+    run(folder.path(), "verify sparsek-value --set K=1 --set K=2").fails(2, &["K two values"]);
 }

@@ -73,7 +73,56 @@ fn places_that_cannot_be_written() {
     ran.fails(2, &["missing", "does not exist", "nothing was computed"]);
     run(folder.path(), &format!("{RUN} {{}}")).fails(2, &["is a folder"]);
     run(folder.path(), &format!("{RUN} {{}}/in.safetensors")).fails(2, &["is the input file"]);
+    run(folder.path(), &format!("{RUN} {{}}/new/")).fails(2, &["new/", "does not name a file"]);
+    run(folder.path(), &format!("{RUN} {{}}/in.safetensors/new")).fails(2, &["is a file"]);
     assert_eq!(files(folder.path()), ["in.safetensors"]);
+}
+
+#[test]
+fn no_command_replaces_what_it_reads() {
+    let folder = folder_with_case();
+    let kernel = run(folder.path(), "emit sparsek-value").succeeds().stdout;
+    fs::write(folder.path().join("own.rs"), &kernel).unwrap();
+    let input = fs::read(folder.path().join("in.safetensors")).unwrap();
+    let read = "{}/own.rs --input {}/in.safetensors";
+    for (line, which) in [
+        (format!("plan {read} --svg {{}}/in.safetensors"), "input"),
+        (format!("plan {read} --svg {{}}/own.rs"), "kernel's"),
+        (format!("run {read} --output {{}}/own.rs"), "kernel's"),
+        ("emit {}/own.rs --output {}/own.rs".to_owned(), "kernel's"),
+    ] {
+        run(folder.path(), &line).fails(2, &[&format!("is the {which} file")]);
+    }
+    assert_eq!(fs::read_to_string(folder.path().join("own.rs")).unwrap(), kernel);
+    assert_eq!(fs::read(folder.path().join("in.safetensors")).unwrap(), input);
+}
+
+#[test]
+fn unusable_expectations_leave_no_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut case = Case::sound();
+    case.text("gate", "value").f32("expect.o", &[2, 40, 4, 8]);
+    case.write(&folder.path().join("in.safetensors"));
+    run(folder.path(), &format!("{RUN} {{}}/out.safetensors")).fails(2, &["`expect.o`"]);
+    assert_eq!(files(folder.path()), ["in.safetensors"]);
+}
+
+#[test]
+fn a_nan_in_q_stays_in_its_own_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut case = Case::sound();
+    let at = ((40 + 7) * 4 + 2) * 16;
+    let q = case.tensors.get_mut("q").unwrap();
+    q.bytes[at * 4..at * 4 + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    case.write(&folder.path().join("in.safetensors"));
+    run(folder.path(), &format!("{RUN} {{}}/out.safetensors")).succeeds();
+    let results = Results::read(&folder.path().join("out.safetensors"));
+    let nans = |name: &str| {
+        let values = results.values(name);
+        (0..values.len()).filter(|i| values[*i].is_nan()).collect::<Vec<_>>()
+    };
+    assert_eq!(nans("o"), (at..at + 16).collect::<Vec<_>>());
+    assert_eq!(nans("lse"), [(4 + 2) * 40 + 7]);
 }
 
 #[cfg(target_os = "linux")]
