@@ -6,12 +6,13 @@ use crate::tensors::file::HostTensor;
 use crate::tensors::inputs::{Flags, Loaded};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sparsek::dsl::ir::{Extent, Param, Program, Spec};
+use sparsek::dsl::ir::{Extent, ParamId, Program, Spec};
 use sparsek::{Elem, Kernel};
 use sparsek_dsl::parse;
 use sparsek_reference::generate::{self, Scores, Shape};
 use sparsek_reference::rule::Measurement;
 use sparsek_reference::{Array, Arrays, Expected};
+use std::collections::HashMap;
 
 /// Query-key pairs that the references may be asked for.
 const MOST_PAIRS: usize = 1 << 23;
@@ -54,25 +55,32 @@ fn random_spec(program: &Program, flags: &Flags, n: usize, rng: &mut StdRng) -> 
     let set = &program.elem.set;
     let elem = flags.elem.or_else(|| set.get(rng.random_range(0..set.len().max(1))).copied());
     let n = n as i64;
+    let gate = program.gate().map(|g| g.k);
+    let window = program.seen_set().window;
+    // A parameter in two roles has one value.
+    let mut known: HashMap<ParamId, i64> = HashMap::new();
+    for (extent, flag) in [(gate, flags.k), (window, flags.window)] {
+        if let (Some(Extent::Param(id)), Some(value)) = (extent, flag) {
+            known.insert(id, value);
+        }
+    }
+    for (i, param) in program.params.iter().enumerate() {
+        known.extend(flags.set.get(&param.name).map(|value| (ParamId(i as u32), *value)));
+    }
     let mut choose = |extent: Option<Extent>, flag: Option<i64>, most: i64| match extent {
         Some(Extent::Param(id)) if flag.is_none() => {
-            let param = program.params.get(id.0 as usize);
-            let free = param.filter(|p| !flags.set.contains_key(&p.name));
-            free.and_then(|p: &Param| p.set.nearest(rng.random_range(0..=most)))
+            if !known.contains_key(&id) {
+                let param = program.params.get(id.0 as usize);
+                let value = param.and_then(|p| p.set.nearest(rng.random_range(0..=most)));
+                known.extend(value.map(|value| (id, value)));
+            }
+            known.get(&id).copied()
         }
         _ => flag,
     };
-    let d = choose(Some(program.head_dim), None, 64);
     let literal = program.head_dim.literal().map(i64::from);
-    let named = match program.head_dim {
-        Extent::Param(id) => {
-            program.params.get(id.0 as usize).and_then(|p| flags.set.get(&p.name)).copied()
-        }
-        Extent::Literal(_) => None,
-    };
-    let mut spec = Spec::new(elem.unwrap_or(Elem::F32), d.or(literal).or(named).unwrap_or(16));
-    let gate = program.gate().map(|g| g.k);
-    let window = program.seen_set().window;
+    let d = choose(Some(program.head_dim), None, 64).or(literal);
+    let mut spec = Spec::new(elem.unwrap_or(Elem::F32), d.unwrap_or(16));
     spec.k = choose(gate, flags.k, n / 3 + 1);
     spec.w = choose(window, flags.window, n / 3);
     spec.set = flags.set.clone();

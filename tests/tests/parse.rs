@@ -130,3 +130,57 @@ fn the_value_type_is_another_word_for_the_key_type_of_v() {
     let text = common::FULL.replace("v: Key<E, D>", "v: Value<E, D>");
     assert_eq!(program(&text).to_json(), program(common::FULL).to_json());
 }
+
+/// The codes and labels of a text's diagnostics.
+fn reported(text: &str) -> Vec<(&'static str, String)> {
+    let compiled = compile_file(text);
+    compiled.diagnostics.iter().map(|d| (d.code.name(), d.label.clone())).collect()
+}
+
+#[test]
+fn a_type_on_a_let_is_one_mistake() {
+    let text = common::FULL.replacen("let seen =", "let seen: Set<4> =", 1);
+    assert_ne!(text, common::FULL);
+    assert_eq!(reported(&text), [("not-in-language", String::new())]);
+}
+
+#[test]
+fn a_union_without_brackets_is_explained_by_precedence() {
+    let text =
+        "pub kernel A(q: Query<f32, 16>, k: Key<f32, 16>, v: Key<f32, 16>) -> Output<f32, 16> {
+        dot(softmax(dot(q, k), causal & window(4) | sinks(1)), v)
+    }";
+    let label = "more than those; `&` binds tighter than `|`".to_owned();
+    assert_eq!(reported(text), [("seen-shape", label)]);
+}
+
+#[test]
+fn functions_that_exist_are_offered_for_methods() {
+    let text = "pub kernel A(q: Query<f32, 16>, k: Key<f32, 16>, v: Key<f32, 16>, t: Scalar) -> Output<f32, 16> {
+        dot(softmax(dot(q, k) * t.sqrt(), causal & window(4)), v)
+    }";
+    let help = compile_file(text).diagnostics.remove(0).help;
+    assert!(help.is_some_and(|h| h.ends_with("`sqrt(x)`")));
+}
+
+#[test]
+fn a_kernel_may_have_thousands_of_lets() {
+    let mut text = "pub kernel A(q: Query<f32, 16>, k: Key<f32, 16>, v: Key<f32, 16>, t: Scalar) -> Output<f32, 16> {
+        let x0 = dot(q, k);\n"
+        .to_owned();
+    let count = 4000;
+    for n in 0..count {
+        text += &format!("let x{} = x{n} * t;\n", n + 1);
+    }
+    text += &format!("dot(softmax(x{count}, causal & window(4)), v) }}");
+    let forward = program(&text);
+    let backward = sparsek_dsl::backward::derive(&forward);
+    assert!(sparsek_dsl::ir::check::well_formed(&backward).is_empty());
+    assert_eq!(backward.outputs.len(), 4);
+    // Nothing is too deep to be printed, or to be read back.
+    assert!(backward.to_string().contains("d_t: "));
+    let mut unnamed = forward.clone();
+    unnamed.nodes.iter_mut().for_each(|node| node.name = None);
+    let read = program(&unnamed.to_string());
+    assert_eq!(read.canonical().to_json(), forward.canonical().to_json());
+}

@@ -171,30 +171,37 @@ impl Builder {
         }
     }
 
-    /// A factor that does not vary over the summed indices leaves the sum.
+    /// Factors that do not vary over the summed indices leave the sum. Without recursion: there may
+    /// be as many as a kernel has `let`s.
     fn sum_without_factor(&mut self, value: ValueId, to: Class) -> Option<ValueId> {
-        let (inner, outer, negative) = match self.node(value).op {
-            Op::Unary(Unary::Neg, x) => (x, None, true),
-            Op::Binary(Binary::Mul, a, b) if self.ty(b).class.broadcasts_to(to) => {
-                (a, Some(b), false)
-            }
-            Op::Binary(Binary::Mul, a, b) if self.ty(a).class.broadcasts_to(to) => {
-                (b, Some(a), false)
-            }
-            _ => return None,
-        };
-        if !to.broadcasts_to(self.ty(inner).class) || self.ty(inner).class == to {
-            return None;
+        let mut inner = value;
+        let mut factors = Vec::new();
+        while let Some((rest, factor)) = self.constant_factor(inner, to) {
+            factors.push(factor);
+            inner = rest;
         }
-        // Moving a factor out must not change which indices are summed.
-        if self.ty(inner).class != self.ty(value).class {
+        if factors.is_empty() {
             return None;
         }
         let sum = self.derive(Op::Sum { value: inner, to });
-        Some(match (outer, negative) {
-            (Some(factor), _) => self.derive(Op::Binary(Binary::Mul, sum, factor)),
-            (None, true) => self.derive(Op::Unary(Unary::Neg, sum)),
-            (None, false) => sum,
-        })
+        let times = |sum, factor: Option<ValueId>| match factor {
+            Some(factor) => self.derive(Op::Binary(Binary::Mul, sum, factor)),
+            None => self.derive(Op::Unary(Unary::Neg, sum)),
+        };
+        Some(factors.into_iter().rev().fold(sum, times))
+    }
+
+    /// The outermost factor that may leave a sum to `to`, `None` for a sign, behind the rest.
+    fn constant_factor(&self, value: ValueId, to: Class) -> Option<(ValueId, Option<ValueId>)> {
+        let (inner, factor) = match self.node(value).op {
+            Op::Unary(Unary::Neg, x) => (x, None),
+            Op::Binary(Binary::Mul, a, b) if self.ty(b).class.broadcasts_to(to) => (a, Some(b)),
+            Op::Binary(Binary::Mul, a, b) if self.ty(a).class.broadcasts_to(to) => (b, Some(a)),
+            _ => return None,
+        };
+        let class = self.ty(inner).class;
+        // Moving a factor out must not change which indices are summed.
+        let same = to.broadcasts_to(class) && class != to && class == self.ty(value).class;
+        same.then_some((inner, factor))
     }
 }

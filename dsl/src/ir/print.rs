@@ -7,6 +7,9 @@ use super::{
 use std::collections::HashSet;
 use std::fmt::{self, Write};
 
+/// Operations inside one another in one expression; what is deeper gets a name.
+const DEEPEST: usize = 32;
+
 /// Binding strength of Rust's operators, weakest first.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 enum Strength {
@@ -45,14 +48,20 @@ impl<'a> Printer<'a> {
         let mut taken: HashSet<String> = program.inputs.iter().map(|i| i.name.clone()).collect();
         taken.extend(program.params.iter().map(|p| p.name.clone()));
         taken.extend(program.elem.name.clone());
-        let mut names = vec![None; program.nodes.len()];
+        let mut names: Vec<Option<String>> = vec![None; program.nodes.len()];
+        let mut depth = vec![0usize; program.nodes.len()];
         for v in program.ids().filter(|v| live[v.index()]) {
             let node = program.node(v);
+            let inside = |o: ValueId| if names[o.index()].is_none() { depth[o.index()] } else { 0 };
+            depth[v.index()] = 1 + node.op.operands().into_iter().map(inside).max().unwrap_or(0);
             let constant = node.ty.class == Class::Scalar && node.op.operands().is_empty();
             let inline = match node.op {
                 Op::Input(_) | Op::Coord(_) | Op::ToFloat(_) | Op::Lse(_) => true,
                 Op::Seen(_) | Op::Sparsek { .. } | Op::Softmax { .. } => false,
-                _ => constant || (node.name.is_none() && uses[v.index()] < 2),
+                _ => {
+                    let short = uses[v.index()] < 2 && depth[v.index()] < DEEPEST;
+                    constant || (node.name.is_none() && short)
+                }
             };
             // The result of a kernel is its last expression.
             let result = program.direction == Direction::Forward

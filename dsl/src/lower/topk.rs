@@ -219,19 +219,22 @@ impl Lowerer<'_> {
 
     /// One side of a union: topk, window or sinks, and nothing else.
     fn disjunct(&mut self, value: Value, span: Span) -> Option<KeySet> {
-        let message = match &value {
+        let (message, label) = match &value {
             Value::Set(set) if set.is_union_only() => return Some((**set).clone()),
-            Value::Set(_) => "`|` joins topk, window and sinks only",
+            Value::Set(_) => (
+                "`|` joins topk, window and sinks only",
+                "more than those; `&` binds tighter than `|`",
+            ),
             Value::Node(v) if self.builder.ty(*v).kind == Kind::Bool => {
-                "a predicate cannot add keys to the seen set"
+                ("a predicate cannot add keys to the seen set", "")
             }
             Value::Node(_) | Value::Poison => {
                 self.as_mask(&value, span);
                 return None;
             }
         };
-        let diagnostic = Diagnostic::new(Code::SeenShape, span, message).help(SEEN_FORM);
-        self.report(diagnostic);
+        let diagnostic = Diagnostic::new(Code::SeenShape, span, message).label(label);
+        self.report(diagnostic.help(SEEN_FORM));
         None
     }
 

@@ -138,9 +138,13 @@ impl Reader {
         let name = self.name(name);
         if cursor.peek_punct(':') {
             let span = self.spans.add(cursor.span());
-            let error = Diagnostic::new(Code::NotInLanguage, span, "a type on a `let`")
-                .help("types follow from the expression; remove this one");
-            return self.fail(error);
+            self.report(
+                Diagnostic::new(Code::NotInLanguage, span, "a type on a `let`")
+                    .help("types follow from the expression; remove this one"),
+            );
+            while !cursor.at_end() && !cursor.peek_punct('=') {
+                cursor.next();
+            }
         }
         if !cursor.punct('=') {
             let error =

@@ -36,7 +36,7 @@ pub(crate) fn tile_positions(group: usize) -> usize {
 pub(crate) fn chunks(sequences: &Sequences, s: Selection) -> Vec<Chunk> {
     // A chunk starts from a list of the keys alive at its first query, at most k + sinks of them:
     // lists stay small against the chunk.
-    let len = (s.k.unwrap_or(0) + s.sinks).next_power_of_two().clamp(256, 8192);
+    let len = (s.k.unwrap_or(0) + s.sinks).next_power_of_two().clamp(512, 8192);
     let cut = |sequence: &Sequence| {
         let sequence = *sequence;
         (0..sequence.len).step_by(len).map(move |from| Chunk {

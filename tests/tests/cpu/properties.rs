@@ -69,6 +69,25 @@ fn no_tokens_and_no_sequences() {
     }
 }
 
+#[test]
+fn a_weight_that_folds_to_zero_leaves_lse() {
+    let program = program(
+        "pub kernel Off<M in [0, 1]>(
+            q: Query<f32, 16>, k: Key<f32, 16>, v: Key<f32, 16>, u: PerKey,
+        ) -> Output<f32, 16> {
+            let gate = sparsek(u, 3);
+            dot(softmax(dot(q, k), causal & (topk(gate) | window(2))) * M * gate, v)
+        }",
+    );
+    for m in [0, 1] {
+        let spec = Spec::new(Elem::F32, 16).set("M", m);
+        let instance = program.instantiate(&spec).expect("values of the sets").program;
+        let shape = Shape { batch: 2, n: 21, hq: 4, hkv: 2 };
+        let inputs = generate::inputs(7, &instance, &shape, Scores::Normal(1.0)).expect("inputs");
+        Problem::new(&program, &program, &spec, inputs, None).check(&format!("M = {m}"));
+    }
+}
+
 fn bits(forward: &Forward, gradients: &Gradients) -> Vec<(String, Vec<u32>)> {
     let own = [("o", &forward.o), ("lse", &forward.lse), ("tau", &forward.tau)];
     let all = own.into_iter().chain(gradients.iter());
