@@ -12,6 +12,9 @@ pub struct Builder {
     known: HashMap<Op, ValueId>,
 }
 
+/// How many factors leave one sum: enough for any formula, and a chain of n products stays O(n).
+const MOST_FACTORS: usize = 16;
+
 impl Builder {
     /// An empty arena.
     pub fn new() -> Builder {
@@ -176,7 +179,9 @@ impl Builder {
     fn sum_without_factor(&mut self, value: ValueId, to: Class) -> Option<ValueId> {
         let mut inner = value;
         let mut factors = Vec::new();
-        while let Some((rest, factor)) = self.constant_factor(inner, to) {
+        while factors.len() < MOST_FACTORS
+            && let Some((rest, factor)) = self.constant_factor(inner, to)
+        {
             factors.push(factor);
             inner = rest;
         }

@@ -123,6 +123,17 @@ fn the_backward_of_the_readme_is_the_one_that_emit_prints() {
 }
 
 #[test]
+fn verify_gives_a_parameter_in_two_roles_one_value() {
+    let folder = sources();
+    let shared = GOOD.replace("window(W)", "window(K)").replace(", W in 0..=64", "");
+    assert!(!shared.contains('W'), "{shared}");
+    fs::write(folder.path().join("shared.rs"), shared).unwrap();
+    for flag in ["", " --k 5", " --set K=5"] {
+        run(folder.path(), &format!("verify {{}}/shared.rs --cases 3 --seed 1{flag}")).succeeds();
+    }
+}
+
+#[test]
 fn verify_holds_results_against_the_reference() {
     let here = Path::new(".");
     let ran = run(here, "verify sparsek-both --cases 3 --seed 7").succeeds();
