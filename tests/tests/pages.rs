@@ -3,8 +3,14 @@
 use std::path::Path;
 
 /// Files whose links are checked.
-const PAGES: [&str; 5] =
-    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/performance.md", "dsl/ADD_AN_OP.md"];
+const PAGES: [&str; 6] = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/language.md",
+    "docs/performance.md",
+    "dsl/ADD_AN_OP.md",
+];
 
 #[test]
 fn links_of_pages_lead_somewhere() {
@@ -33,4 +39,20 @@ fn links(text: &str) -> Vec<&str> {
 fn only_paths_are_links_to_check() {
     let text = "[a](docs/x.md) ![b](p.svg) [c](https://example.org) [d](y.md#part)";
     assert_eq!(links(text), ["docs/x.md", "p.svg", "y.md#part"]);
+}
+
+#[test]
+fn kernels_of_pages_are_kernels() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = 0;
+    for page in PAGES {
+        let text = std::fs::read_to_string(root.join(page)).expect(page);
+        let blocks = text.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next());
+        for block in blocks.filter(|b| b.contains("sparsek_kernel! {")) {
+            let compiled = sparsek_dsl::parse::compile_file(block);
+            assert!(compiled.diagnostics.is_empty(), "{page}: {:?}", compiled.diagnostics);
+            found += compiled.kernels.len();
+        }
+    }
+    assert_eq!(found, 2, "kernels in the pages");
 }

@@ -1,8 +1,8 @@
 //! The backward program, derived from the forward one by symbolic differentiation.
 //!
 //! Reverse mode over the arena: nodes are visited from the last to the first, each hands its
-//! adjoint to its operands through the rule of its op family ([`elementwise`], [`topk`],
-//! [`softmax`], [`matmul`]), and contributions add up. The adjoint of a node has the class of the
+//! adjoint to its operands through the rule of its op family (`elementwise`, `topk`,
+//! `softmax`, `matmul`), and contributions add up. The adjoint of a node has the class of the
 //! node: a contribution of a larger class (the pair-wise adjoint of a PerHead slope) is summed down
 //! as soon as it arrives, so the program that comes out says where its row, column and head sums
 //! are. Everything is simplified while it is built.

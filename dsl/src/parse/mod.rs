@@ -1,4 +1,4 @@
-//! Source text to programs: tokens to [`ast::Kernel`], and through [`crate::lower`] to
+//! Source text to programs: tokens to [`ast::Kernel`], and through `crate::lower` to
 //! [`Program`]. Everything that is wrong is reported at once: a part that cannot be read is left
 //! out and reading goes on behind it.
 
