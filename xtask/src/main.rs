@@ -9,8 +9,8 @@ Project tasks.
 Usage: cargo xtask <TASK>
 
 Tasks:
-  test    formatting, lints, then every test and doc test of every package
-  lint    formatting and lints only
+  test    formatting, lints, documentation, then every test and doc test of every package
+  lint    formatting, lints and documentation only
   help    this text
 
 Example:
@@ -48,11 +48,11 @@ fn lint() -> Result<(), String> {
         eprintln!("note: rustfmt is not installed; formatting was not checked");
     }
     if has("clippy") {
-        cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+        cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     } else {
         eprintln!("note: clippy is not installed; lints were not checked");
-        Ok(())
     }
+    cargo(&["doc", "--workspace", "--no-deps"])
 }
 
 fn test() -> Result<(), String> {
@@ -73,7 +73,7 @@ fn has(component: &str) -> bool {
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(args).current_dir(root());
+    command.args(args).current_dir(root()).env("RUSTDOCFLAGS", "-D warnings");
     command
 }
 
