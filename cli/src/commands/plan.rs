@@ -34,19 +34,19 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Key-value head of the picture
-    #[arg(long, default_value_t = 0, value_name = "H")]
+    #[arg(long, default_value_t = 0, value_name = "H", requires = "svg")]
     head: usize,
     /// Sequence of the picture: an entry of the batch, or a packed sequence
-    #[arg(long, default_value_t = 0, value_name = "B")]
+    #[arg(long, default_value_t = 0, value_name = "B", requires = "svg")]
     batch: usize,
     /// First position of the picture
-    #[arg(long, default_value_t = 0, value_name = "I")]
+    #[arg(long, default_value_t = 0, value_name = "I", requires = "svg")]
     from: usize,
     /// One past the last position of the picture [default: the sequence's end]
-    #[arg(long, value_name = "I")]
+    #[arg(long, value_name = "I", requires = "svg")]
     to: Option<usize>,
     /// Heading of the picture [default: the kernel, its input and its parameters]
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", requires = "svg")]
     title: Option<String>,
     #[command(flatten)]
     parameters: Parameters,

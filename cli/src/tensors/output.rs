@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// Elements converted at a time.
 const CHUNK: usize = 1 << 14;
@@ -27,6 +28,19 @@ enum DestinationKind {
     Regular { path: PathBuf, folder: PathBuf },
     /// A device or pipe.
     Direct,
+}
+
+/// A file beside the output, which takes its name when it is whole and is removed otherwise.
+fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".sparsek-").suffix(".part");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As any newly created file: what the umask leaves of rw-rw-rw-.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
 }
 
 impl Destination {
@@ -68,6 +82,11 @@ impl Destination {
             ))
             .help("create it first; nothing was computed"));
         }
+        // Asked now, not after the work: a file is created and removed again.
+        temporary(&folder).map_err(|error| {
+            Failure::new(format_args!("cannot write {at}: {error}"))
+                .help("give --output a folder that can be written to; nothing was computed")
+        })?;
         Ok(Destination { given, kind: DestinationKind::Regular { path, folder } })
     }
 
@@ -118,16 +137,8 @@ impl Destination {
                 Ok(written)
             }
             DestinationKind::Regular { path, folder } => {
-                let mut builder = tempfile::Builder::new();
-                builder.prefix(".sparsek-").suffix(".part");
-                #[cfg(unix)]
-                {
-                    use std::os::unix::fs::PermissionsExt;
-                    // As any newly created file: what the umask leaves of rw-rw-rw-.
-                    builder.permissions(std::fs::Permissions::from_mode(0o666));
-                }
-                let temporary = builder.tempfile_in(folder).map_err(failed)?;
-                let (temporary, written) = Self::fill(temporary, body).map_err(failed)?;
+                let (temporary, written) =
+                    Self::fill(temporary(folder).map_err(failed)?, body).map_err(failed)?;
                 temporary.as_file().sync_all().map_err(failed)?;
                 temporary.persist(path).map_err(|e| failed(e.error))?;
                 Ok(written)

@@ -75,6 +75,11 @@ fn places_that_cannot_be_written() {
     run(folder.path(), &format!("{RUN} {{}}/in.safetensors")).fails(2, &["is the input file"]);
     run(folder.path(), &format!("{RUN} {{}}/new/")).fails(2, &["new/", "does not name a file"]);
     run(folder.path(), &format!("{RUN} {{}}/in.safetensors/new")).fails(2, &["is a file"]);
+    // Nobody, root among them, can create a file there.
+    if cfg!(target_os = "linux") {
+        run(folder.path(), &format!("{RUN} /proc/out.safetensors"))
+            .fails(2, &["/proc/out.safetensors", "nothing was computed"]);
+    }
     assert_eq!(files(folder.path()), ["in.safetensors"]);
 }
 
