@@ -164,6 +164,13 @@ fn functions_that_exist_are_offered_for_methods() {
 }
 
 #[test]
+fn a_gate_in_the_place_of_its_keys_is_told_topk() {
+    let text = common::FULL.replacen("topk(gate) |", "gate |", 1);
+    let help = compile_file(&text).diagnostics.remove(0).help;
+    assert!(help.as_deref().is_some_and(|h| h.contains("`topk(gate)`")), "{help:?}");
+}
+
+#[test]
 fn a_kernel_may_have_thousands_of_lets() {
     let mut text = "pub kernel A(q: Query<f32, 16>, k: Key<f32, 16>, v: Key<f32, 16>, t: Scalar) -> Output<f32, 16> {
         let x0 = dot(q, k);\n"

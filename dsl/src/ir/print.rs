@@ -4,7 +4,7 @@
 use super::{
     Binary, Class, Direction, Extent, Input, Kind, Op, Program, Role, Seen, Type, Unary, ValueId,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write};
 
 /// Operations inside one another in one expression; what is deeper gets a name.
@@ -50,6 +50,7 @@ impl<'a> Printer<'a> {
         taken.extend(program.elem.name.clone());
         let mut names: Vec<Option<String>> = vec![None; program.nodes.len()];
         let mut depth = vec![0usize; program.nodes.len()];
+        let mut numbers: HashMap<String, usize> = HashMap::new();
         for v in program.ids().filter(|v| live[v.index()]) {
             let node = program.node(v);
             let inside = |o: ValueId| if names[o.index()].is_none() { depth[o.index()] } else { 0 };
@@ -76,9 +77,10 @@ impl<'a> Printer<'a> {
                 _ => "t".to_owned(),
             });
             let mut name = wanted.clone();
-            let mut n = 1;
+            // Counted on from the last number given, or thousands of values take quadratic time.
+            let n = numbers.entry(wanted.clone()).or_insert(1usize);
             while !taken.insert(name.clone()) {
-                n += 1;
+                *n += 1;
                 name = format!("{wanted}{n}");
             }
             names[v.index()] = Some(name);

@@ -78,6 +78,9 @@ impl Lowerer<'_> {
                         "sets of keys are only used in the seen set; compare positions instead: \
                          `(q.pos - k.pos) < 64.0`"
                     }
+                    Value::Node(v) if matches!(self.builder.node(*v).op, Op::Sparsek { .. }) => {
+                        "the gate is a number; the keys that it selects are `topk(gate)`"
+                    }
                     _ => "compare it with something: `(x > 0.0)`",
                 };
                 self.report(
