@@ -1,0 +1,228 @@
+//! Top-k selection: buffers and launches of the plan, of the tiles' key lists, and of the
+//! threshold's share of the score gradient. The CUDA is in `templates/pieces/topk_*.cu`.
+
+use crate::{Buffer, Error, Factor, Keep, Launch, Product, Scalar};
+
+/// Shared memory that a block can have on every target, in bytes.
+const SHARED: u32 = 99 * 1024;
+
+/// Most positions of a merged list: what a block sorts in shared memory.
+const MERGED: u32 = 8192;
+
+/// Positions of a block of `threshold_ranges`.
+const RANGE_KEYS: u32 = 256;
+
+/// What selects keys, as the templates' constants `K`, `WINDOW`, `SINKS`, `CHUNK`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TopK {
+    /// Keys kept; `None` without a top-k mask.
+    pub(crate) k: Option<u32>,
+    /// Window.
+    pub(crate) window: u32,
+    /// Sinks.
+    pub(crate) sinks: u32,
+    /// Queries of a chunk.
+    pub(crate) chunk: u32,
+}
+
+/// Device memory of a step, and its launches in order.
+pub(crate) type Step = (Vec<Buffer>, Vec<Launch>);
+
+impl TopK {
+    /// Capacity of a chunk's list of keys: K + SINKS + CHUNK.
+    pub(crate) fn chunk_capacity(&self) -> u64 {
+        self.tile_capacity() + u64::from(self.chunk)
+    }
+
+    /// Capacity of a tile's list of keys: K + SINKS.
+    pub(crate) fn tile_capacity(&self) -> u64 {
+        u64::from(self.kept()) + u64::from(self.sinks)
+    }
+
+    /// `chunk_keys` and `chunk_counts`, by which the plan hands its keys to the other modules.
+    ///
+    /// `chunk_keys` is i32 [Hkv, blocks of CHUNK, K + SINKS + CHUNK], ascending; `chunk_counts` is
+    /// i32 [Hkv, blocks of CHUNK].
+    pub(crate) fn chunk_lists(&self) -> Vec<Buffer> {
+        let blocks = Factor::Blocks(u64::from(self.chunk));
+        let capacity = Factor::Literal(self.chunk_capacity());
+        vec![
+            saved("chunk_keys", Scalar::I32, &[Factor::Hkv, blocks, capacity]),
+            saved("chunk_counts", Scalar::I32, &[Factor::Hkv, blocks]),
+        ]
+    }
+
+    /// Scores → tau, expiry and the keys of every chunk.
+    ///
+    /// # Errors
+    /// A chunk that is no power of two from 128 to 4096, or sizes that shared memory does not hold.
+    pub(crate) fn plan(&self) -> Result<Step, Error> {
+        self.check_chunk()?;
+        let chunk = u64::from(self.chunk);
+        let merged = u64::from(self.merged());
+        let (chunks, merges) = (Factor::Blocks(chunk), Factor::Blocks(merged));
+        let mut buffers = self.chunk_lists();
+        if self.k.is_none() {
+            return Ok((buffers, vec![launch("plan_sinks", chunks, 256, 0)]));
+        }
+        let (hkv, one_more) = (Factor::Hkv, |size: u64| Factor::Literal(size + 1));
+        let sorted = |name, blocks, size| scratch(name, Scalar::U64, &[hkv, blocks, size]);
+        let prefix = |name, blocks, size| scratch(name, Scalar::F64, &[hkv, blocks, size]);
+        buffers.extend([
+            sorted("sorted", chunks, Factor::Literal(chunk)),
+            prefix("prefix", chunks, one_more(chunk)),
+            sorted("merged_sorted", merges, Factor::Literal(merged)),
+            prefix("merged_prefix", merges, one_more(merged)),
+            scratch("bound_kth", Scalar::U64, &[hkv, chunks]),
+            scratch("bound_tau", Scalar::F64, &[hkv, chunks]),
+            scratch("bound_arrived", Scalar::I32, &[hkv, chunks]),
+            scratch("kth_score", Scalar::F32, &[Factor::Rows, hkv, Factor::N]),
+        ]);
+        // The members of a chunk: the best before it and its arrivals with the scores, queries and
+        // indices of those who leave.
+        let members =
+            self.fits("plan", 8 * u64::from(self.kept().next_power_of_two()) + 14 * chunk)?;
+        let launches = vec![
+            launch("plan_sort", chunks, (self.chunk / 2).min(1024), 0),
+            launch("plan_merge", merges, self.merged() / 8, self.fits("plan", 8 * merged)?),
+            launch("plan_bounds", chunks, 32, 0),
+            launch("plan_expiry", chunks, self.chunk.min(512), members),
+            launch("plan_tau", chunks, self.chunk.min(256), 0),
+        ];
+        Ok((buffers, launches))
+    }
+
+    /// The keys of every chunk → those of every tile of `positions` queries, before a sweep.
+    ///
+    /// `tile_keys` is i32 [Hkv, blocks of `positions`, K + SINKS]; `tile_counts` is i32 [Hkv, blocks
+    /// of `positions`, 2]: the keys seen up to the tile's end, which come first, and all.
+    ///
+    /// # Errors
+    /// A chunk that is not a multiple of `positions`, or sizes that shared memory does not hold.
+    pub(crate) fn tiles(&self, positions: u32) -> Result<Step, Error> {
+        self.check_chunk()?;
+        if positions == 0 || !self.chunk.is_multiple_of(positions) {
+            let chunk = self.chunk;
+            return Err(Error::Schedule(format!(
+                "chunk {chunk} is not a multiple of the {positions} positions of a tile"
+            )));
+        }
+        let tiles = Factor::Blocks(u64::from(positions));
+        let capacity = Factor::Literal(self.tile_capacity());
+        let mut buffers = self.chunk_lists();
+        buffers.extend([
+            scratch("tile_keys", Scalar::I32, &[Factor::Hkv, tiles, capacity]),
+            scratch("tile_counts", Scalar::I32, &[Factor::Hkv, tiles, Factor::Literal(2)]),
+        ]);
+        let shared = self.fits("tiles", 8 * self.chunk_capacity())?;
+        let chunks = Factor::Blocks(u64::from(self.chunk));
+        let launches = vec![launch("tiles", chunks, self.chunk.min(512), shared)];
+        Ok((buffers, launches))
+    }
+
+    /// The threshold's share of the score gradient: after the sweep that writes `threshold_rows`, the
+    /// sum of every row's gate gradients, and before whoever calls `threshold_share`.
+    ///
+    /// `threshold_rows` and `threshold_prefix` are f64 [rows, Hkv, N]; `fraction_range` is i32 [rows,
+    /// Hkv, N, 2], `fraction_count` i32 [rows, Hkv, N].
+    ///
+    /// # Errors
+    /// None at present.
+    pub(crate) fn threshold(&self) -> Result<Step, Error> {
+        let positions = [Factor::Rows, Factor::Hkv, Factor::N];
+        let pairs = [Factor::Rows, Factor::Hkv, Factor::N, Factor::Literal(2)];
+        let mut count = scratch("fraction_count", Scalar::I32, &positions);
+        count.zeroed = true;
+        let buffers = vec![
+            scratch("threshold_rows", Scalar::F64, &positions),
+            scratch("threshold_prefix", Scalar::F64, &positions),
+            scratch("fraction_range", Scalar::I32, &pairs),
+            count,
+        ];
+        let ranges = Factor::Blocks(u64::from(RANGE_KEYS));
+        let launches = vec![
+            launch("threshold_ranges", ranges, RANGE_KEYS, 0),
+            launch("threshold_scan", Factor::Sequences, 1024, 0),
+        ];
+        Ok((buffers, launches))
+    }
+
+    fn kept(&self) -> u32 {
+        self.k.unwrap_or(0)
+    }
+
+    /// Positions of a merged list, `MERGED` of the templates.
+    fn merged(&self) -> u32 {
+        (16 * self.chunk).min(MERGED)
+    }
+
+    fn check_chunk(&self) -> Result<(), Error> {
+        let chunk = self.chunk;
+        if chunk.is_power_of_two() && (128..=4096).contains(&chunk) {
+            return Ok(());
+        }
+        Err(Error::Schedule(format!("chunk {chunk} is not a power of two from 128 to 4096")))
+    }
+
+    fn fits(&self, what: &str, bytes: u64) -> Result<u32, Error> {
+        match u32::try_from(bytes) {
+            Ok(bytes) if bytes <= SHARED => Ok(bytes),
+            _ => Err(Error::Infeasible {
+                what: format!(
+                    "{what} with k {}, sinks {}, chunk {}",
+                    self.kept(),
+                    self.sinks,
+                    self.chunk
+                ),
+                target: "any target".to_owned(),
+                needed: format!("{bytes} bytes of shared memory"),
+                available: format!("{SHARED} bytes"),
+                help: "; a smaller k, fewer sinks or a smaller chunk need less".to_owned(),
+            }),
+        }
+    }
+}
+
+fn buffer(name: &str, scalar: Scalar, len: &[Factor], keep: Keep) -> Buffer {
+    Buffer { name: name.to_owned(), scalar, len: Product::new(len), zeroed: false, keep }
+}
+
+fn scratch(name: &str, scalar: Scalar, len: &[Factor]) -> Buffer {
+    buffer(name, scalar, len, Keep::Scratch)
+}
+
+fn saved(name: &str, scalar: Scalar, len: &[Factor]) -> Buffer {
+    buffer(name, scalar, len, Keep::Saved)
+}
+
+/// A launch over those in x and key-value heads in y.
+fn launch(entry: &str, x: Factor, threads: u32, shared: u32) -> Launch {
+    let grid = [x, Factor::Hkv, Factor::Literal(1)].map(|factor| Product::new(&[factor]));
+    Launch { entry: entry.to_owned(), grid, threads, shared }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_k_and_chunk_of_the_range_fits() -> Result<(), Error> {
+        for chunk in [128, 256, 512, 1024, 2048, 4096] {
+            for k in [1, 512, 4095, 4096] {
+                let topk = TopK { k: Some(k), window: 512, sinks: 4, chunk };
+                for launch in topk.plan()?.1.iter().chain(&topk.tiles(128)?.1) {
+                    assert!((32..=1024).contains(&launch.threads) && launch.shared <= SHARED);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_with_numbers() {
+        let topk = TopK { k: Some(20_000), window: 512, sinks: 4, chunk: 512 };
+        let message = topk.plan().map_err(|e| e.to_string());
+        assert!(message.is_err_and(|m| m.contains("269312") && m.contains("101376")));
+        assert!(TopK { chunk: 500, ..topk }.plan().is_err());
+    }
+}

@@ -1,0 +1,22 @@
+// What a column is: its key, −1 for none, the queries [from, to) that see it, its score and its values.
+struct Column {
+    int j;
+    int from, to;
+<% if uses_gate %>    float score;
+<% endif %><% for f in column_fields %>    ${ f.ty }$ ${ f.name }$;
+<% endfor %>};
+
+__device__ __forceinline__ void load_column_values(const Arguments& a, const Uniform& x, const Sequence& s, int g, Column& c) {
+    const int j = c.j;
+    const long long token = s.start + j;
+<% for l in column_lines %>    ${ l }$
+<% endfor %>}
+
+// A candidate's gate, clip(u − tau, 0, 1). Keys that are never candidates have the score +inf, so that theirs is 1.
+<% if uses_gate %>__device__ __forceinline__ float candidate_gate(const Row& r, const Column& c) { return __saturatef(c.score - r.tau); }
+
+// The score by which a key is gated once it has left the window.
+__device__ __forceinline__ float gate_score(const Arguments& a, const Sequence& s, int g, int j) {
+    return j < SINKS ? INFINITY_F : score_at(a, s, g, j);
+}
+<% endif %>

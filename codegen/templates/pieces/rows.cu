@@ -1,0 +1,81 @@
+// Rows of a tile: the query heads of one key-value head (of one part of them, where they are more than a tile has
+// rows) times consecutive positions. A shape holds POSITIONS, HEADS of a part, and PARTS.
+<% for s in shapes %>struct ${ s.name }$ {
+    static constexpr int POSITIONS = ${ s.positions }$, HEADS = ${ s.heads }$, PARTS = ${ s.parts }$;
+    static constexpr bool FILLED = ${ s.filled }$;
+};
+<% endfor %>
+struct Tile {
+    Sequence s;
+    int id;        // of the block of positions
+    int from, to;  // positions [from, to)
+    int g;         // key-value head
+    int part;      // of the group's heads
+};
+
+// What a row is: its position, −1 for a row of the tile that stands for none, its query head and its values.
+struct Row {
+    int i;
+    int head;
+<% for f in row_fields %>    ${ f.ty }$ ${ f.name }$;
+<% endfor %>};
+
+// Values of the sequence and key-value head.
+struct Uniform {
+<% for f in uniform_fields %>    ${ f.ty }$ ${ f.name }$;
+<% endfor %>};
+
+__device__ __forceinline__ Uniform load_uniform(const Arguments& a, const Sequence& s, int g) {
+    Uniform x = {};
+<% for l in uniform_lines %>    ${ l }$
+<% endfor %>    return x;
+}
+
+// The tile of one block of positions; false for an empty id.
+template <class Shape>
+__device__ __forceinline__ bool find_tile(const Arguments& a, int block_id, int g, Tile& tile) {
+    int block = 0;
+    if (!find_block<Shape::POSITIONS>(a, block_id, tile.s, block)) return false;
+    tile.id = block_id;
+    tile.from = block * Shape::POSITIONS;
+    tile.to = min(tile.from + Shape::POSITIONS, tile.s.length);
+    tile.g = g;
+    tile.part = 0;
+    return true;
+}
+
+template <class Shape>
+__device__ __forceinline__ bool row_exists(const Tile& tile, int row, int& i, int& head) {
+    const int in_part = tile.part * Shape::HEADS + row % Shape::HEADS;
+    i = tile.from + row / Shape::HEADS;
+    head = tile.g * GROUP + in_part;
+    return row < Shape::POSITIONS * Shape::HEADS && i < tile.to && in_part < GROUP;
+}
+
+template <class Shape>
+__device__ __forceinline__ Row load_row(const Arguments& a, const Uniform& x, const Tile& tile, int row) {
+    Row r = {};
+    if (!row_exists<Shape>(tile, row, r.i, r.head)) {
+        r.i = -1;
+        return r;
+    }
+    const Sequence& s = tile.s;
+    const long long token = s.start + r.i;
+    const int i = r.i, head = r.head;
+<% for l in row_lines %>    ${ l }$
+<% endfor %>    return r;
+}
+
+// Starts copying the rows of a tensor [B, N, Hq, D] that a tile has; rows that do not exist become zero.
+template <class Shape, int ROWS, int THREADS>
+__device__ __forceinline__ void copy_query_rows(elem* to, const elem* from, long long batch, long long position, long long head,
+                                                const Tile& tile) {
+    constexpr int PER_ROW = D * sizeof(elem) / 16;
+    for (int at = threadIdx.x; at < ROWS * PER_ROW; at += THREADS) {
+        const int row = at / PER_ROW, part = at % PER_ROW * (16 / sizeof(elem));
+        int i, h;
+        const bool valid = row_exists<Shape>(tile, row, i, h);
+        const long long offset = valid ? tile.s.row * batch + (tile.s.start + i) * position + h * head : 0;
+        copy_async(to + row * ROW + part, from + offset + part, valid);
+    }
+}

@@ -1,0 +1,80 @@
+// Sorted lists: every chunk of queries has one of its arrivals, and every MERGED / CHUNK chunks have one of theirs.
+constexpr int MERGED = CHUNK * 16 < 8192 ? CHUNK * 16 : 8192;
+
+// Arrivals in ascending order (absent ones, 0, first), and the prefix sums of coordinates x by which sums over a range come
+// out exactly beside outliers: x rises from one candidate to the next by the difference of their scores, but by at most 1.
+// A range whose scores lie within 1 then has u − u_first = x − x_first.
+struct List {
+    const Candidate* sorted;
+    const double* prefix;  // of length size + 1
+    int size;
+
+    // Σ (u − t) over [from, to), whose scores lie within 1.
+    __device__ double sum(int from, int to, double t) const {
+        if (from >= to) return 0.0;
+        const double count = to - from, x = prefix[from + 1] - prefix[from];
+        return count * (static_cast<double>(score_of(sorted[from])) - t) + (prefix[to] - prefix[from] - count * x);
+    }
+
+    // Number of candidates below a bound, known to be in [low, high].
+    __device__ int below(Candidate bound, int low, int high) const {
+        while (low < high) {
+            const int middle = (low + high) / 2;
+            if (sorted[middle] < bound) low = middle + 1;
+            else high = middle;
+        }
+        return low;
+    }
+};
+
+template <int SIZE>
+__device__ __forceinline__ List list_at(const Arguments& a, int g, int id) {
+    const long long index = static_cast<long long>(g) * block_count<SIZE>(a) + id;
+    if constexpr (SIZE == CHUNK) return {a.sorted + index * SIZE, a.prefix + index * (SIZE + 1), SIZE};
+    else return {a.merged_sorted + index * SIZE, a.merged_prefix + index * (SIZE + 1), SIZE};
+}
+
+// The lists that together hold whatever arrived in the first `chunks` chunks of a sequence.
+struct Lists {
+    int merged, count;
+    int first_merged, first;  // ids
+    int g;
+
+    __device__ Lists(const Arguments& a, const Sequence& s, int g, int chunks) : g(g) {
+        constexpr int RATIO = MERGED / CHUNK;
+        merged = chunks / RATIO;
+        count = merged + chunks % RATIO;
+        first_merged = first_block<MERGED>(a, s);
+        first = first_block<CHUNK>(a, s) + merged * RATIO;
+    }
+
+    __device__ List at(const Arguments& a, int i) const {
+        return i < merged ? list_at<MERGED>(a, g, first_merged + i) : list_at<CHUNK>(a, g, first + i - merged);
+    }
+};
+
+// Writes sorted candidates in shared memory as a list.
+template <int SIZE>
+__device__ __forceinline__ void write_list(const Candidate* x, List list) {
+    Candidate* sorted = const_cast<Candidate*>(list.sorted);
+    double* prefix = const_cast<double*>(list.prefix);
+    for (int i = threadIdx.x; i < SIZE; i += blockDim.x) sorted[i] = x[i];
+    const int share = SIZE / blockDim.x, from = threadIdx.x * share;
+    const auto rise = [&](int i) {
+        if (i == 0 || x[i - 1] == 0) return 0.0;
+        const double step = static_cast<double>(score_of(x[i])) - static_cast<double>(score_of(x[i - 1]));
+        return step < 1.0 ? step : 1.0;  // also between two of +inf
+    };
+    double rises = 0.0, total;
+    for (int i = from; i < from + share; ++i) rises += rise(i);
+    const double start = scan_block(rises, 0.0, total, Sum());
+    double coordinate = start, coordinates = 0.0;
+    for (int i = from; i < from + share; ++i) coordinates += coordinate += rise(i);
+    double sum = scan_block(coordinates, 0.0, total, Sum());
+    coordinate = start;
+    for (int i = from; i < from + share; ++i) {
+        prefix[i] = sum;
+        sum += coordinate += rise(i);
+    }
+    if (threadIdx.x == blockDim.x - 1) prefix[SIZE] = sum;
+}

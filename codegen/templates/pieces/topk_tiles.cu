@@ -1,0 +1,45 @@
+// The keys that queries [begin, end) of a tile see past their windows: of the chunk's keys those that are past the window at
+// `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within.
+// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of a chunk, a warp at a
+// time that of a tile.
+extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
+    extern __shared__ __align__(16) unsigned char shared_memory[];
+    int2* keys = reinterpret_cast<int2*>(shared_memory);  // key, expiry
+    Sequence s;
+    int chunk;
+    if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
+    const int g = blockIdx.y, lane = threadIdx.x % 32;
+    const long long list = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
+    const int count = a.chunk_counts[list];
+    const int* expiry = a.expiry + (static_cast<long long>(s.row) * a.hkv + g) * a.n + s.start;
+    for (int i = threadIdx.x; i < count; i += blockDim.x) {
+        const int j = a.chunk_keys[list * (K + SINKS + CHUNK) + i];
+        keys[i] = {j, expiry[j]};
+    }
+    __syncthreads();
+
+    const long long first = static_cast<long long>(g) * block_count<POSITIONS>(a) + first_block<POSITIONS>(a, s);
+    for (int tile = threadIdx.x / 32; tile < CHUNK / POSITIONS; tile += blockDim.x / 32) {
+        const int block = chunk * (CHUNK / POSITIONS) + tile, begin = block * POSITIONS;
+        if (begin >= s.length) break;
+        const int end = begin + POSITIONS < s.length ? begin + POSITIONS : s.length;
+        int* to = a.tile_keys + (first + block) * (K + SINKS);
+        int filled = 0, full = 0;
+        for (int pass = 0; pass < 2; ++pass) {
+            for (int base = 0; base < count; base += 32) {
+                const int i = base + lane;
+                const int2 key = i < count ? keys[i] : int2{0, 0};
+                const bool past = key.x <= begin - WINDOW && key.y > begin;
+                const bool taken = past && (key.y >= end) == (pass == 0);
+                const unsigned lanes = __ballot_sync(0xffffffffu, taken);
+                if (taken) to[filled + __popc(lanes & ((1u << lane) - 1))] = key.x;
+                filled += __popc(lanes);
+            }
+            if (pass == 0) full = filled;
+        }
+        if (lane == 0) {
+            a.tile_counts[2 * (first + block)] = full;
+            a.tile_counts[2 * (first + block) + 1] = filled;
+        }
+    }
+}

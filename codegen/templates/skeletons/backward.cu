@@ -1,0 +1,21 @@
+<% include "pieces/header.cu" %>
+<% include "arch/element.cu" %>
+<% include "pieces/elementwise.cu" %>
+<% include "pieces/sequence.cu" %>
+<% include "pieces/score.cu" %>
+<% include "pieces/rows.cu" %>
+<% include "pieces/columns.cu" %>
+<% include "pieces/pair.cu" %>
+<% include "pieces/topk_tiles.cu" %>
+<% include "pieces/tile_columns.cu" %>
+<% include "arch/memory.cu" %>
+<% include "arch/matmul.cu" %>
+<% include "pieces/matmul.cu" %>
+constexpr int THREADS = 32 * WARPS;
+
+<% if row_dots %><% include "pieces/row_dots.cu" %>
+<% endif %><% if has_rows %><% include "pieces/row_values.cu" %>
+<% include "skeletons/backward_rows.cu" %>
+<% endif %><% if has_keys %><% include "skeletons/backward_keys.cu" %>
+<% endif %><% if has_threshold %><% include "pieces/topk_threshold.cu" %>
+<% endif %><% include "skeletons/finish.cu" %>

@@ -1,0 +1,159 @@
+<% include "pieces/header.cu" %>
+<% include "arch/element.cu" %>
+<% include "pieces/elementwise.cu" %>
+<% include "pieces/sequence.cu" %>
+<% include "pieces/score.cu" %>
+<% include "pieces/rows.cu" %>
+<% include "pieces/columns.cu" %>
+<% include "pieces/pair.cu" %>
+<% include "pieces/topk_tiles.cu" %>
+<% include "pieces/tile_columns.cu" %>
+<% include "arch/memory.cu" %>
+<% include "arch/matmul.cu" %>
+<% include "pieces/matmul.cu" %>
+<% include "pieces/softmax.cu" %>
+constexpr int THREADS = 32 * WARPS;
+constexpr int M = TILE_Q / (16 * WARPS);  // 16-row parts of one warp's rows
+
+// Shared memory: the tile of queries, and a ring of streamed tiles of keys and values with the keys' data.
+struct Shared {
+    elem q[TILE_Q * ROW];
+    elem k[STAGES][TILE_KV * ROW];
+    elem v[STAGES][TILE_KV * ROW];
+    Column columns[STAGES + 1][TILE_KV];
+    int keys[STAGES + 1][TILE_KV];
+};
+
+// One streamed tile: scores, softmax, weighted values.
+template <bool FULL>
+__device__ __forceinline__ void attend(const Uniform& x, const Row (&rows)[M][2], const elem* k, const elem* v,
+                                       const Column* columns, const Left (&q)[QUERIES_IN_REGISTERS ? M : 1][D / 16],
+                                       const elem* q_tile, Softmax<M>& softmax, float (&o)[M][D / 8][4], int warp_row, int lane) {
+    float scores[M][TILE_KV / 8][4];
+    if constexpr (QUERIES_IN_REGISTERS) product<M, TILE_KV>(scores, q, k, lane);
+    else product<M, TILE_KV>(scores, q_tile, warp_row, k, lane);
+<% if needs_product %>    float products[M][TILE_KV / 8][4];
+<% endif %>
+#pragma unroll
+    for (int n = 0; n < TILE_KV / 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            const Column& c = columns[8 * n + lane % 4 * 2 + e];
+#pragma unroll
+            for (int m = 0; m < M; ++m)
+#pragma unroll
+                for (int h = 0; h < 2; ++h) {
+                    float& score = scores[m][n][2 * h + e];
+                    const Row& r = rows[m][h];
+<% if needs_product %>                    products[m][n][2 * h + e] = score;
+<% endif %>                    const bool visible = sees<FULL>(x, r, c);
+                    score = visible ? LOG2_E * logit(x, r, c, gate_of<FULL>(r, c), score) : -INFINITY_F;
+                }
+        }
+    softmax.update(scores, o);
+#pragma unroll
+    for (int n = 0; n < TILE_KV / 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            const Column& c = columns[8 * n + lane % 4 * 2 + e];
+#pragma unroll
+            for (int m = 0; m < M; ++m)
+#pragma unroll
+                for (int h = 0; h < 2; ++h) {
+                    float& p = scores[m][n][2 * h + e];
+                    const Row& r = rows[m][h];
+                    p = sees<FULL>(x, r, c) ? weight(x, r, c, gate_of<FULL>(r, c)<% if needs_product %>, products[m][n][2 * h + e]<% endif %>, p) : 0.0f;
+                }
+        }
+    add_weighted<M, TILE_KV, D>(o, scores, v, 0, lane);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR) forward(const __grid_constant__ Arguments a) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    Shared& shared = *reinterpret_cast<Shared*>(memory);
+    Tile tile;
+    if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, tile)) return;
+    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
+    const Uniform x = load_uniform(a, tile.s, tile.g);
+    const TileColumns all = tile_columns(a, tile);
+    const int tiles = (all.total + TILE_KV - 1) / TILE_KV, full_tiles = all.full / TILE_KV;
+
+    copy_query_rows<RowTile, TILE_Q, THREADS>(shared.q, a.q, a.q_batch, a.q_position, a.q_head, tile);
+    // Keys are looked up two tiles before their rows are copied, their data one tile before.
+    bool window = false;
+    for (int t = 0; t < STAGES; ++t) {
+        for (int c = threadIdx.x; c < TILE_KV; c += THREADS) {
+            const int j = column_key(all, t * TILE_KV + c, window);
+            shared.columns[t][c] = load_column(a, x, tile, j, window);
+            shared.keys[t][c] = j;
+        }
+    }
+    __syncthreads();
+    for (int t = 0; t < STAGES - 1; ++t) {
+        if (t < tiles) copy_key_rows<THREADS>(a, tile, shared.keys[t], shared.k[t], shared.v[t]);
+        commit_copies();
+    }
+    Row rows[M][2];
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) rows[m][h] = load_row<RowTile>(a, x, tile, warp_row + 16 * m + 8 * h + lane / 4);
+
+    Softmax<M> softmax;
+    softmax.start(rows);
+    float o[M][D / 8][4] = {};
+    Left q[QUERIES_IN_REGISTERS ? M : 1][D / 16];
+    // A thread looks after at most one column of a tile.
+    const int own = threadIdx.x;
+    int key = own < TILE_KV ? column_key(all, STAGES * TILE_KV + own, window) : -1;
+    for (int t = 0; t < tiles; ++t) {
+        if constexpr (STAGES > 1) wait_copies<STAGES - 2>();
+        __syncthreads();
+        const int coming = t + STAGES - 1, slot = coming % STAGES;
+        if (coming < tiles) copy_key_rows<THREADS>(a, tile, shared.keys[coming % (STAGES + 1)], shared.k[slot], shared.v[slot]);
+        commit_copies();
+        if constexpr (STAGES == 1) {
+            wait_copies<0>();
+            __syncthreads();
+        }
+        Column next = {};
+        const int next_key = key;
+        if (own < TILE_KV) {
+            next = load_column(a, x, tile, next_key, window);
+            key = column_key(all, (t + STAGES + 1) * TILE_KV + own, window);
+        }
+        if constexpr (QUERIES_IN_REGISTERS) {
+            if (t == 0) {
+#pragma unroll
+                for (int m = 0; m < M; ++m)
+#pragma unroll
+                    for (int d = 0; d < D / 16; ++d) q[m][d] = load_left<ROW>(shared.q, warp_row + 16 * m, 16 * d, lane);
+            }
+        }
+        const Column* columns = shared.columns[t % (STAGES + 1)];
+        const elem* k = shared.k[t % STAGES];
+        const elem* v = shared.v[t % STAGES];
+        if (t < full_tiles) attend<true>(x, rows, k, v, columns, q, shared.q, softmax, o, warp_row, lane);
+        else attend<false>(x, rows, k, v, columns, q, shared.q, softmax, o, warp_row, lane);
+        if (own < TILE_KV) {
+            shared.columns[(t + STAGES) % (STAGES + 1)][own] = next;
+            shared.keys[(t + STAGES) % (STAGES + 1)][own] = next_key;
+        }
+    }
+    wait_copies<0>();
+    softmax.finish();
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const Row& r = rows[m][h];
+            if (r.i < 0) continue;
+            elem* to = a.o + tile.s.row * a.o_batch + (tile.s.start + r.i) * a.o_position + r.head * a.o_head;
+#pragma unroll
+            for (int n = 0; n < D / 8; ++n) {
+                const float scale = softmax.inverse[m][h];
+                store_pair(to + 8 * n + lane % 4 * 2, o[m][n][2 * h] * scale, o[m][n][2 * h + 1] * scale);
+            }
+            if (lane % 4 == 0) a.lse[(tile.s.row * a.hq + r.head) * a.n + tile.s.start + r.i] = softmax.lse[m][h];
+        }
+}

@@ -1,0 +1,12 @@
+<% include "pieces/header.cu" %>
+<% include "pieces/sequence.cu" %>
+<% include "pieces/topk_sinks.cu" %>
+<% if has_topk %><% include "pieces/topk_order.cu" %>
+<% include "pieces/topk_lists.cu" %>
+<% include "pieces/topk_sort.cu" %>
+<% include "pieces/topk_root.cu" %>
+<% include "pieces/topk_bounds.cu" %>
+<% include "pieces/topk_expiry.cu" %>
+<% include "pieces/topk_tau.cu" %>
+<% else %><% include "pieces/topk_none.cu" %>
+<% endif %>
