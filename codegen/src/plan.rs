@@ -165,7 +165,7 @@ pub(crate) struct Values {
     pub(crate) has_topk: bool,
     pub(crate) score_load: String,
     pub(crate) has_score_expression: bool,
-    pub(crate) score: Function,
+    pub(crate) score: String,
     pub(crate) uses_gate: bool,
     pub(crate) has_predicate: bool,
     pub(crate) predicate: Function,

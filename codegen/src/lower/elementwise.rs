@@ -52,6 +52,8 @@ pub(crate) struct Expressions<'a> {
     given: BTreeMap<String, bool>,
     places: Vec<Place>,
     names: Names,
+    /// Whether every operation rounds by itself: no product is fused with a sum.
+    pub(crate) rounds_each: bool,
 }
 
 /// The body of one generated function.
@@ -74,6 +76,7 @@ impl<'a> Expressions<'a> {
             given: problem.given.iter().map(|g| (g.name.clone(), g.per_head)).collect(),
             places: vec![Place { domain: Domain::Constant, late: false }; program.nodes.len()],
             names: Names::new(program),
+            rounds_each: false,
         };
         for v in program.ids() {
             this.places[v.index()] = this.place(v)?;
@@ -291,6 +294,9 @@ impl<'a> Expressions<'a> {
     pub(crate) fn operation(&self, v: ValueId, of: impl Fn(ValueId) -> String) -> String {
         match &self.program.node(v).op {
             Op::Unary(f, x) => unary(*f, &of(*x)),
+            Op::Binary(Binary::Mul, a, b) if self.rounds_each => {
+                format!("__fmul_rn({}, {})", bare(&of(*a)), bare(&of(*b)))
+            }
             Op::Binary(f, a, b) => binary(*f, &of(*a), &of(*b)),
             Op::Compare(f, a, b) => format!("({} {} {})", of(*a), f.name(), of(*b)),
             Op::Logic(Logic::And, a, b) => format!("({} && {})", of(*a), of(*b)),

@@ -1,16 +1,40 @@
-//! x
+//! (program, schedule, target) → [`KernelPlan`].
+//!
+//! * [`elementwise`] turns expressions into C, by what they vary over;
+//! * [`module`] declares constants, parameters and the structs of rows, columns and uniform values;
+//! * [`topk`] holds the plan, the lists and the threshold's gradient, [`selection`] the plan module;
+//! * [`matmul`] holds the sweeps' shapes and needs, [`forward`] and [`backward`] their modules,
+//!   [`reduce`] and [`small`] the sums; [`choose`] picks a schedule.
+
+mod backward;
+mod choose;
+mod elementwise;
+mod forward;
+mod matmul;
+mod module;
+mod names;
+mod reduce;
+mod selection;
+mod small;
+mod topk;
+
 use crate::{Error, KernelPlan, Module, Problem, Schedule, Target};
-#[allow(missing_docs)]
+
 impl KernelPlan {
-    pub fn new(module: Module, problem: &Problem<'_>, schedule: &Schedule, target: &Target) -> Result<KernelPlan, Error> {
-        let _ = (module, schedule, target);
-        Err(Error::Unsupported { kernel: problem.instance.program.name.clone(), reason: "not lowered yet".to_owned() })
-    }
-}
-#[allow(missing_docs)]
-impl Schedule {
-    pub fn choose(problem: &Problem<'_>, target: &Target) -> Result<Schedule, Error> {
-        let _ = target;
-        Err(Error::Unsupported { kernel: problem.instance.program.name.clone(), reason: "no schedule yet".to_owned() })
+    /// Lowers one module of a kernel.
+    ///
+    /// # Errors
+    /// A schedule that does not fit the target, with numbers; a program outside what templates do.
+    pub fn new(
+        module: Module,
+        problem: &Problem<'_>,
+        schedule: &Schedule,
+        target: &Target,
+    ) -> Result<KernelPlan, Error> {
+        match module {
+            Module::Plan => selection::lower(problem, schedule, target),
+            Module::Forward => forward::lower(problem, schedule, target),
+            Module::Backward => backward::lower(problem, schedule, target),
+        }
     }
 }

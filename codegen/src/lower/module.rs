@@ -335,9 +335,18 @@ pub(crate) fn row_dot_buffer(e: &Expressions<'_>, v: ValueId) -> String {
 pub(crate) fn tensor_field(name: &str) -> String {
     match name {
         "q" | "k" | "v" | "u" | "o" | "lse" | "d_o" | "tau" | "expiry" => name.to_owned(),
-        _ if name.starts_with("d_") => name.to_owned(),
-        _ => format!("input_{name}"),
+        _ if name.starts_with("d_") => ascii(name),
+        _ => format!("input_{}", ascii(name)),
     }
+}
+
+/// Letters that C does not take in an identifier, by their numbers.
+fn ascii(name: &str) -> String {
+    let letter = |c: char| match c.is_ascii_alphanumeric() || c == '_' {
+        true => c.to_string(),
+        false => format!("_{:x}", u32::from(c)),
+    };
+    name.chars().map(letter).collect()
 }
 
 fn axis_name(axis: Axis) -> &'static str {

@@ -3,11 +3,11 @@
 use super::elementwise::{Domain, Expressions};
 use super::module::Builder;
 use super::topk::TopK;
-use crate::plan::Function;
 use crate::{
-    Axis, Buffer, Error, Factor, KernelPlan, Launch, Module, Problem, Product, Scalar, Schedule,
-    Target,
+    Buffer, Error, Factor, KernelPlan, Launch, Module, Problem, Scalar, Schedule, Target,
 };
+use sparsek_dsl::ir::ValueId;
+use std::collections::BTreeSet;
 
 impl TopK {
     pub(crate) fn of(problem: &Problem<'_>, schedule: &Schedule) -> TopK {
@@ -51,7 +51,9 @@ pub(crate) fn lower(
     target: &Target,
 ) -> Result<KernelPlan, Error> {
     let program = &problem.instance.program;
-    let e = Expressions::new(problem, program)?;
+    let mut e = Expressions::new(problem, program)?;
+    // Scores order keys: they are the numbers that any backend computes in f32.
+    e.rounds_each = true;
     let mut b = Builder::new(Module::Plan, problem, schedule, target);
     b.tensor("tau", Scalar::F32, true, &[]);
     b.tensor("expiry", Scalar::I32, true, &[]);
@@ -59,37 +61,26 @@ pub(crate) fn lower(
     if let Some(gate) = program.gate()
         && !b.score_is_input(gate.score)
     {
-        let body = e.body(&[gate.score], Domain::Column, false);
-        // A score that is one leaf is computed in the struct like any other value of the key.
-        let mut used = body.fields.clone();
-        used.extend(body.leaves.iter().copied());
-        let mut used_late = used.clone();
-        used_late.insert(e.resolve(gate.score));
-        b.structs(&e, &used_late)?;
-        b.values.has_score_expression = true;
-        let result = match e.at(gate.score).domain {
-            Domain::Constant => body.results[0].clone(),
-            Domain::Uniform => format!("x.{}", e.name(e.resolve(gate.score))),
-            _ => format!("c.{}", e.name(e.resolve(gate.score))),
-        };
-        b.values.score = Function { name: "score".to_owned(), lines: Vec::new(), result };
-        let grid = [
-            Product::new(&[Factor::Blocks(256)]),
-            Product::new(&[Factor::Hkv]),
-            Product::new(&[]),
-        ];
-        b.launch("scores", grid, 256, 0);
+        scores(&mut b, &e, gate.score)?;
     }
-    let topk = TopK::of(problem, schedule);
-    b.plan(&topk)?;
-    let _ = Axis::Batch;
+    b.add(TopK::of(problem, schedule).plan()?);
     Ok(b.finish())
 }
 
-impl Builder<'_> {
-    fn plan(&mut self, topk: &TopK) -> Result<(), Error> {
-        let plan = topk.plan()?;
-        self.add(plan);
-        Ok(())
-    }
+/// The kernel that computes a score that is an expression.
+fn scores(b: &mut Builder<'_>, e: &Expressions<'_>, score: ValueId) -> Result<(), Error> {
+    let score = e.resolve(score);
+    b.structs(e, &BTreeSet::from([score]))?;
+    let result = match e.at(score).domain {
+        Domain::Constant => e.body(&[score], Domain::Column, false).results[0].clone(),
+        Domain::Uniform => format!("x.{}", e.name(score)),
+        Domain::Column => format!("c.{}", e.name(score)),
+        Domain::Row | Domain::Pair | Domain::Small => {
+            return Err(e.unsupported("a score that is not a number for each key"));
+        }
+    };
+    b.values.has_score_expression = true;
+    b.values.score = result;
+    b.launch("scores", [&[Factor::Blocks(256)], &[Factor::Hkv], &[]], 256, 0);
+    Ok(())
 }

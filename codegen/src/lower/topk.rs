@@ -12,6 +12,10 @@ const MERGED: u32 = 8192;
 /// Positions of a block of `threshold_ranges`.
 const RANGE_KEYS: u32 = 256;
 
+/// Queries and threads of a block of `threshold_counts`, `threshold_sums` and `threshold_prefixes`.
+const SUM_QUERIES: u32 = 2048;
+const SUM_THREADS: u32 = 512;
+
 /// What selects keys, as the templates' constants `K`, `WINDOW`, `SINKS`, `CHUNK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TopK {
@@ -127,22 +131,30 @@ impl TopK {
     /// Hkv, N, 2], `fraction_count` i32 [rows, Hkv, N].
     ///
     /// # Errors
-    /// None at present.
+    /// Without a top-k mask there is no threshold.
     pub(crate) fn threshold(&self) -> Result<Step, Error> {
+        if self.k.is_none() {
+            return Err(Error::Schedule("a threshold without a top-k mask".to_owned()));
+        }
         let positions = [Factor::Rows, Factor::Hkv, Factor::N];
         let pairs = [Factor::Rows, Factor::Hkv, Factor::N, Factor::Literal(2)];
         let mut count = scratch("fraction_count", Scalar::I32, &positions);
         count.zeroed = true;
+        let blocks = Factor::Blocks(u64::from(SUM_QUERIES));
         let buffers = vec![
             scratch("threshold_rows", Scalar::F64, &positions),
             scratch("threshold_prefix", Scalar::F64, &positions),
+            scratch("threshold_block_count", Scalar::I32, &[Factor::Hkv, blocks]),
+            scratch("threshold_block_sum", Scalar::F64, &[Factor::Hkv, blocks]),
             scratch("fraction_range", Scalar::I32, &pairs),
             count,
         ];
         let ranges = Factor::Blocks(u64::from(RANGE_KEYS));
         let launches = vec![
             launch("threshold_ranges", ranges, RANGE_KEYS, 0),
-            launch("threshold_scan", Factor::Sequences, 1024, 0),
+            launch("threshold_counts", blocks, SUM_THREADS, 0),
+            launch("threshold_sums", blocks, SUM_THREADS, 0),
+            launch("threshold_prefixes", blocks, SUM_THREADS, 0),
         ];
         Ok((buffers, launches))
     }

@@ -13,6 +13,9 @@ __device__ __forceinline__ float exponential(float x) { return power_of_two(LOG2
 __device__ __forceinline__ float logarithm(float x) { return logf(x); }
 __device__ __forceinline__ float divide(float a, float b) { return ${ divide }$; }
 __device__ __forceinline__ float sigmoid(float x) { return divide(1.0f, 1.0f + power_of_two(-LOG2_E * x)); }
+__device__ __forceinline__ float absolute(float x) { return fabsf(x); }
+__device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
+__device__ __forceinline__ float reciprocal_square_root(float x) { return rsqrtf(x); }
 __device__ __forceinline__ float minimum(float a, float b) { return b < a ? b : a; }
 __device__ __forceinline__ float maximum(float a, float b) { return b > a ? b : a; }
 

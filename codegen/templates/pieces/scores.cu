@@ -1,4 +1,5 @@
-<% if has_score_expression %>// Scores that are an expression, computed once: every kernel reads these. One thread for each key.
+<% if has_score_expression %><% include "pieces/elementwise_f32.cu" %>
+// Scores that are an expression, computed once: every kernel reads these. One thread for each key.
 struct Uniform {
 <% for f in uniform_fields %>    ${ f.ty }$ ${ f.name }$;
 <% endfor %>};
@@ -20,7 +21,6 @@ extern "C" __global__ void __launch_bounds__(256) scores(const __grid_constant__
 <% endfor %>    Column c = {};
     c.j = j;
 <% for l in column_lines %>    ${ l }$
-<% endfor %><% for l in score.lines %>    ${ l }$
-<% endfor %>    a.scores[(s.row * a.hkv + g) * a.n + token] = ${ score.result }$;
+<% endfor %>    a.scores[(s.row * a.hkv + g) * a.n + token] = ${ score }$;
 }
 <% endif %>

@@ -25,8 +25,8 @@ __device__ Candidate kth_best(const Arguments& a, const Lists& lists) {
             least = Least()(least, list.sorted[r.x]);
             most = Greatest()(most, list.sorted[r.y - 1]);
         }
-        least = reduce_warp(least, Least());
-        most = reduce_warp(most, Greatest());
+        least = least_of_warp(least);
+        most = greatest_of_warp(most);
         if (least == most) return least;
         const Candidate pivot = least + (most - least + 1) / 2;
         int better = 0;
@@ -37,7 +37,7 @@ __device__ Candidate kth_best(const Arguments& a, const Lists& lists) {
             if (i < KEPT) kept[i].z = middle;
             better += r.y - middle;
         }
-        better = reduce_warp(better, Sum());
+        better = sum_warp(better);
         const bool up = better >= rank;
         if (up) floor = pivot;
         else ceiling = pivot, rank -= better;
@@ -68,7 +68,7 @@ struct ListedCandidates {
             sum.above += list.size - from;
             sum.fractional += to - from;
         }
-        return {reduce_warp(sum.f, Sum()), reduce_warp(sum.above, Sum()), reduce_warp(sum.fractional, Sum())};
+        return {sum_warp(sum.f), sum_warp(sum.above), sum_warp(sum.fractional)};
     }
 
     // The root is above the last t, or below.
@@ -93,7 +93,7 @@ extern "C" __global__ void __launch_bounds__(32) plan_bounds(const __grid_consta
         const List list = lists.at(a, i);
         arrived += list.size - list.below(1, 0, list.size);
     }
-    arrived = reduce_warp(arrived, Sum());
+    arrived = sum_warp(arrived);
     const Candidate kth = arrived < K ? 0 : kth_best(a, lists);
     double tau = -INFINITY_F;
     if (arrived > K) {

@@ -2,7 +2,7 @@
 // chunk those below the K-th best after it leave in between; of those that arrive only the ones above the K-th best before
 // matter. Each query brings one arrival, so at most one candidate leaves at a query, and they leave in ascending order.
 
-constexpr int power_of_two_from(int n) {
+__device__ constexpr int power_of_two_from(int n) {
     int power = 1;
     while (power < n) power *= 2;
     return power;
@@ -48,8 +48,16 @@ __device__ int gather(const Arguments& a, const Lists& lists, Candidate least, C
 // are by then.
 __device__ int leaves_at(const Members& m, Candidate c) {
     int missing = K - (m.count - m.leaving);  // the old that stay are all better
+#pragma unroll 8
     for (int i = 0; i < m.leaving; ++i) missing -= m.old[m.out[i]] > c ? 1 : 0;
     int i = 0;
+    for (; missing > 0 && i + 8 <= m.arrived; i += 8) {  // eight at a time, up to those among which it happens
+        int better = 0;
+#pragma unroll
+        for (int e = 0; e < 8; ++e) better += m.arrivals[i + e] > c ? 1 : 0;
+        if (better >= missing) break;
+        missing -= better;
+    }
     for (; missing > 0 && i < m.arrived; ++i) missing -= m.arrivals[i] > c ? 1 : 0;
     const int then = i > 0 ? arrival_of(m.arrivals[i - 1]) : 0, own = arrival_of(c);
     return then > own ? then : own;

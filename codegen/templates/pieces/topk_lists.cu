@@ -53,28 +53,33 @@ struct Lists {
     }
 };
 
-// Writes sorted candidates in shared memory as a list.
-template <int SIZE>
+// Writes sorted candidates in shared memory as a list; every one of THREADS threads has a share of consecutive ones.
+template <int SIZE, int THREADS>
 __device__ __forceinline__ void write_list(const Candidate* x, List list) {
     Candidate* sorted = const_cast<Candidate*>(list.sorted);
     double* prefix = const_cast<double*>(list.prefix);
-    for (int i = threadIdx.x; i < SIZE; i += blockDim.x) sorted[i] = x[i];
-    const int share = SIZE / blockDim.x, from = threadIdx.x * share;
-    const auto rise = [&](int i) {
-        if (i == 0 || x[i - 1] == 0) return 0.0;
-        const double step = static_cast<double>(score_of(x[i])) - static_cast<double>(score_of(x[i - 1]));
-        return step < 1.0 ? step : 1.0;  // also between two of +inf
-    };
-    double rises = 0.0, total;
-    for (int i = from; i < from + share; ++i) rises += rise(i);
-    const double start = scan_block(rises, 0.0, total, Sum());
-    double coordinate = start, coordinates = 0.0;
-    for (int i = from; i < from + share; ++i) coordinates += coordinate += rise(i);
-    double sum = scan_block(coordinates, 0.0, total, Sum());
-    coordinate = start;
-    for (int i = from; i < from + share; ++i) {
-        prefix[i] = sum;
-        sum += coordinate += rise(i);
+    for (int i = threadIdx.x; i < SIZE; i += THREADS) sorted[i] = x[i];
+    constexpr int SHARE = SIZE / THREADS;
+    const int from = threadIdx.x * SHARE;
+    Candidate before = from > 0 ? x[from - 1] : 0;
+    double coordinate[SHARE], rises = 0.0, total;
+#pragma unroll
+    for (int i = 0; i < SHARE; ++i) {
+        const Candidate c = x[from + i];
+        const double step = static_cast<double>(score_of(c)) - static_cast<double>(score_of(before));
+        rises += before == 0 ? 0.0 : step < 1.0 ? step : 1.0;  // 1 also between two of +inf
+        coordinate[i] = rises;
+        before = c;
     }
-    if (threadIdx.x == blockDim.x - 1) prefix[SIZE] = sum;
+    const double start = scan_block(rises, 0.0, total, Sum());
+    double coordinates = 0.0;
+#pragma unroll
+    for (int i = 0; i < SHARE; ++i) coordinates += coordinate[i] += start;
+    double sum = scan_block(coordinates, 0.0, total, Sum());
+#pragma unroll
+    for (int i = 0; i < SHARE; ++i) {
+        prefix[from + i] = sum;
+        sum += coordinate[i];
+    }
+    if (threadIdx.x == THREADS - 1) prefix[SIZE] = sum;
 }

@@ -46,12 +46,23 @@ struct Greatest {
     template <class T> __device__ T operator()(T x, T y) const { return x < y ? y : x; }
 };
 
-// Reduction over a warp, the same bits in every lane.
-template <class T, class Op>
-__device__ __forceinline__ T reduce_warp(T x, Op op) {
-    for (int d = 16; d > 0; d /= 2) x = op(x, __shfl_xor_sync(FULL_WARP, x, d));
+// Reductions over a warp, the same bits in every lane.
+__device__ __forceinline__ double sum_warp(double x) {
+    for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(FULL_WARP, x, d);
     return x;
 }
+
+__device__ __forceinline__ int sum_warp(int x) {
+    return static_cast<int>(__reduce_add_sync(FULL_WARP, static_cast<unsigned>(x)));
+}
+
+__device__ __forceinline__ Candidate least_of_warp(Candidate c) {
+    const unsigned score = static_cast<unsigned>(c >> 32), least = __reduce_min_sync(FULL_WARP, score);
+    return static_cast<Candidate>(least) << 32 |
+           __reduce_min_sync(FULL_WARP, score == least ? static_cast<unsigned>(c) : ~0u);
+}
+
+__device__ __forceinline__ Candidate greatest_of_warp(Candidate c) { return ~least_of_warp(~c); }
 
 // Exclusive scan over the threads of a block; `total` gets the reduction of all.
 template <class T, class Op>
@@ -84,26 +95,45 @@ __device__ __forceinline__ int place_block(bool keep, int& next) {
     return slot;
 }
 
+// LEVELS consecutive steps of a bitonic network, each comparing at half the distance of the one before; the last one at
+// `gap`. A thread takes those 2^LEVELS candidates through all of them that are `gap` apart.
+template <int SIZE, int LEVELS>
+__device__ __forceinline__ void bitonic_steps(Candidate* x, int size, int gap) {
+    constexpr int MEMBERS = 1 << LEVELS;
+    __syncthreads();
+    for (int set = threadIdx.x; set < SIZE / MEMBERS; set += blockDim.x) {
+        const int within = set & (gap - 1), first = (set - within) * MEMBERS + within;
+        const bool ascending = (first & size) == 0;
+        Candidate c[MEMBERS];
+#pragma unroll
+        for (int m = 0; m < MEMBERS; ++m) c[m] = x[first + m * gap];
+#pragma unroll
+        for (int distance = MEMBERS / 2; distance > 0; distance /= 2) {
+#pragma unroll
+            for (int m = 0; m < MEMBERS; ++m) {
+                if ((m & distance) != 0) continue;
+                const Candidate low = c[m], high = c[m + distance];
+                const bool swap = (low > high) == ascending;
+                c[m] = swap ? high : low;
+                c[m + distance] = swap ? low : high;
+            }
+        }
+#pragma unroll
+        for (int m = 0; m < MEMBERS; ++m) x[first + m * gap] = c[m];
+    }
+}
+
 // Sorts SIZE candidates in shared memory, ascending. Runs of `sorted` of them are in order already, those of even number
 // ascending and those of odd number descending.
 template <int SIZE>
 __device__ __forceinline__ void bitonic_sort(Candidate* x, int sorted) {
 #pragma unroll 1
     for (int size = 2 * sorted; size <= SIZE; size *= 2) {
+        int gap = size / 2;
 #pragma unroll 1
-        for (int gap = size / 2; gap > 0; gap /= 2) {
-            __syncthreads();
-#pragma unroll 4
-            for (int pair = threadIdx.x; pair < SIZE / 2; pair += blockDim.x) {
-                const int i = 2 * pair - (pair & (gap - 1));
-                const Candidate first = x[i], second = x[i + gap];
-                const bool ascending = (i & size) == 0;
-                if ((first > second) == ascending) {
-                    x[i] = second;
-                    x[i + gap] = first;
-                }
-            }
-        }
+        for (; gap >= 4; gap /= 8) bitonic_steps<SIZE, 3>(x, size, gap / 4);
+        if (gap == 2) bitonic_steps<SIZE, 2>(x, size, 1);
+        if (gap == 1) bitonic_steps<SIZE, 1>(x, size, 1);
     }
     __syncthreads();
 }

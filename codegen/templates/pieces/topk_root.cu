@@ -5,11 +5,10 @@ struct Total {
     int above, fractional;
 
     __device__ void add(double u, double t) {
-        const double d = u - t;
-        if (d <= 0.0) return;
-        f += d < 1.0 ? d : 1.0;
-        above += 1;
-        fractional += d <= 1.0 ? 1 : 0;
+        const double d = u - t, part = d < 1.0 ? d : 1.0;
+        f += d > 0.0 ? part : 0.0;
+        above += d > 0.0 ? 1 : 0;
+        fractional += d > 0.0 && d <= 1.0 ? 1 : 0;
     }
 };
 

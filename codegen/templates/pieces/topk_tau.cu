@@ -35,8 +35,9 @@ struct ArrivedCandidates {
         Total sum = {0.0, 0, 0};
         const Candidate above = least_above(t), saturated = least_above(t + 1.0);
         for (int i = lane; i < chunk.lists.count; i += 32) chunk.add_list(i, t, above, saturated, sum);
+#pragma unroll 4
         for (int i = lane; i < arrived; i += 32) sum.add(chunk.own[i], t);
-        return {reduce_warp(sum.f, Sum()), reduce_warp(sum.above, Sum()), reduce_warp(sum.fractional, Sum())};
+        return {sum_warp(sum.f), sum_warp(sum.above), sum_warp(sum.fractional)};
     }
 
     __device__ void narrow(bool) {}
@@ -59,6 +60,7 @@ struct PartCandidates {
             all.f = saturated + (fractional > 0 ? sum + fractional * (high - t) : 0.0);
             all.above = saturated + fractional;
             all.fractional = fractional;
+#pragma unroll 4
             for (int i = 0; i < unstable_count; ++i) all.add(unstable[i], t);
         } else {
             const Candidate above = least_above(t), above_one = least_above(t + 1.0);
@@ -92,7 +94,6 @@ __device__ void split(PartCandidates& c, double low, double high, double* unstab
         next += total;
         return slot;
     };
-    const auto put = [&](int slot, Candidate u) { unstable[slot] = score_of(u); };
     for (int base = 0; base < chunk.lists.count; base += 32) {
         const int i = base + c.lane;
         List list = {nullptr, nullptr, 0};
@@ -111,8 +112,10 @@ __device__ void split(PartCandidates& c, double low, double high, double* unstab
         const int count = p.y - p.x + p.w - p.z;
         int slot = reserve(count);
         if (next > UNSTABLE) continue;
-        for (int r = p.x; r < p.y; ++r) put(slot++, list.sorted[r]);
-        for (int r = p.z; r < p.w; ++r) put(slot++, list.sorted[r]);
+#pragma unroll 4
+        for (int r = p.x; r < p.y; ++r) unstable[slot++] = score_of(__ldg(&list.sorted[r]));
+#pragma unroll 4
+        for (int r = p.z; r < p.w; ++r) unstable[slot++] = score_of(__ldg(&list.sorted[r]));
     }
     for (int base = 0; base < c.part * STRIDE; base += 32) {
         const double u = chunk.own[base + c.lane];
@@ -125,9 +128,9 @@ __device__ void split(PartCandidates& c, double low, double high, double* unstab
         if (moves && next <= UNSTABLE) unstable[slot] = u;
     }
     c.unstable_count = next;
-    c.saturated = reduce_warp(saturated, Sum());
-    c.fractional = reduce_warp(fractional, Sum());
-    c.sum = reduce_warp(sum, Sum());
+    c.saturated = sum_warp(saturated);
+    c.fractional = sum_warp(fractional);
+    c.sum = sum_warp(sum);
     __syncwarp();
 }
 
@@ -142,6 +145,7 @@ __device__ float tau_of_part(const ChunkScores& chunk, int part, bool known, dou
     if (first > low) low = first;
     if (!(low < high)) return known ? static_cast<float>(high) : -INFINITY_F;
     const unsigned recent = __ballot_sync(FULL_WARP, chunk.own[part * STRIDE + lane] > low);
+    if (recent == 0) return known ? static_cast<float>(high) : -INFINITY_F;  // nobody moves tau
     PartCandidates candidates = {chunk, unstable, 0, 0, 0, 0.0, high, part, lane, recent};
     split(candidates, low, high, unstable);
     double tau = -INFINITY_F;
@@ -202,8 +206,9 @@ extern "C" __global__ void __launch_bounds__(256) plan_tau(const __grid_constant
     for (int part = warp; part < PARTS; part += warps) {
         const int end = (part + 1) * STRIDE;
         double t = after;
-        if (arrived[part + 1] <= K) {
-            t = -INFINITY_F;
+        const bool moves = __any_sync(FULL_WARP, own[part * STRIDE + lane] > before);
+        if (arrived[part + 1] <= K || !moves) {
+            t = -INFINITY_F;  // as before the part
         } else if (end < queries) {
             ArrivedCandidates candidates = {scores, end};
             t = largest_root(candidates, kth_score[end - 1], before, after);

@@ -50,7 +50,7 @@ extern "C" __global__ void __launch_bounds__(RANGE_KEYS) threshold_ranges(const 
     }
 }
 
-// Inclusive scan over the threads of a block; `total` gets the sum of all.
+// Inclusive scan over the threads of a block; every thread gets the sum of all in `total`.
 template <class T>
 __device__ __forceinline__ T inclusive_sum(T x, T& total) {
     __shared__ T of_warp[32];
@@ -71,33 +71,66 @@ __device__ __forceinline__ T inclusive_sum(T x, T& total) {
     return before + x;
 }
 
-// threshold_prefix[i] = h_0 + … + h_i within a sequence; one block for each sequence and key-value head.
-extern "C" __global__ void __launch_bounds__(1024) threshold_scan(const __grid_constant__ Arguments a) {
-    constexpr int SHARE = 4;  // consecutive queries of a thread
-    const Sequence s = sequence_at(a, blockIdx.x);
+// H in three steps over blocks of SUM_QUERIES queries: the change of |I| over a block; the sums of h within each block, and
+// over it; the sums of the blocks before, added.
+constexpr int SUM_QUERIES = 2048;
+constexpr int SUM_THREADS = 512;
+constexpr int SUM_SHARE = SUM_QUERIES / SUM_THREADS;  // consecutive queries of a thread
+
+// Sum over the blocks before one within its sequence, of what is stored for each; every thread gets it.
+template <class T>
+__device__ __forceinline__ T sum_before(const T* of_blocks, int block) {
+    T sum = 0, total;
+    for (int b = threadIdx.x; b < block; b += SUM_THREADS) sum += of_blocks[b - block];
+    inclusive_sum(sum, total);
+    return total;
+}
+
+extern "C" __global__ void __launch_bounds__(SUM_THREADS) threshold_counts(const __grid_constant__ Arguments a) {
+    Sequence s;
+    int block, total;
+    if (!find_block<SUM_QUERIES>(a, blockIdx.x, s, block)) return;
     const long long base = threshold_index(a, s, blockIdx.y, 0);
-    int count_before = 0;
-    double sum_before = 0.0;
-    for (int start = 0; start < s.length; start += SHARE * blockDim.x) {
-        const int first = start + SHARE * threadIdx.x;
-        double h[SHARE];
-        int count[SHARE], counts = 0, count_total;
-        for (int e = 0; e < SHARE; ++e) {
-            const bool inside = first + e < s.length;
-            h[e] = inside ? a.threshold_rows[base + first + e] : 0.0;
-            count[e] = counts += inside ? a.fraction_count[base + first + e] : 0;
-        }
-        const int before = count_before + inclusive_sum(counts, count_total) - counts;
-        double sums = 0.0, sum_total;
-        for (int e = 0; e < SHARE; ++e) {
-            const int size = before + count[e];
-            h[e] = sums += size > 0 ? h[e] / size : 0.0;
-        }
-        const double share_end = sum_before + inclusive_sum(sums, sum_total);
-        for (int e = 0; e < SHARE; ++e)
-            if (first + e < s.length) a.threshold_prefix[base + first + e] = share_end - (sums - h[e]);
-        count_before += count_total;
-        sum_before += sum_total;
+    int sum = 0;
+    for (int e = 0; e < SUM_SHARE; ++e) {
+        const int i = block * SUM_QUERIES + e * SUM_THREADS + threadIdx.x;
+        if (i < s.length) sum += a.fraction_count[base + i];
+    }
+    inclusive_sum(sum, total);
+    if (threadIdx.x == 0) a.threshold_block_count[static_cast<long long>(blockIdx.y) * gridDim.x + blockIdx.x] = total;
+}
+
+extern "C" __global__ void __launch_bounds__(SUM_THREADS) threshold_sums(const __grid_constant__ Arguments a) {
+    Sequence s;
+    int block;
+    if (!find_block<SUM_QUERIES>(a, blockIdx.x, s, block)) return;
+    const long long base = threshold_index(a, s, blockIdx.y, 0);
+    const long long at = static_cast<long long>(blockIdx.y) * gridDim.x + blockIdx.x;
+    const int first = block * SUM_QUERIES + SUM_SHARE * threadIdx.x;
+    int count[SUM_SHARE], counts = 0, count_total;
+    for (int e = 0; e < SUM_SHARE; ++e)
+        count[e] = counts += first + e < s.length ? a.fraction_count[base + first + e] : 0;
+    const int before = sum_before(a.threshold_block_count + at, block) + inclusive_sum(counts, count_total) - counts;
+    double h[SUM_SHARE], sum = 0.0, total;
+    for (int e = 0; e < SUM_SHARE; ++e) {
+        const int size = before + count[e];
+        h[e] = sum += first + e < s.length && size > 0 ? a.threshold_rows[base + first + e] / size : 0.0;
+    }
+    const double end = inclusive_sum(sum, total);
+    for (int e = 0; e < SUM_SHARE; ++e)
+        if (first + e < s.length) a.threshold_prefix[base + first + e] = end - (sum - h[e]);
+    if (threadIdx.x == 0) a.threshold_block_sum[at] = total;
+}
+
+extern "C" __global__ void __launch_bounds__(SUM_THREADS) threshold_prefixes(const __grid_constant__ Arguments a) {
+    Sequence s;
+    int block;
+    if (!find_block<SUM_QUERIES>(a, blockIdx.x, s, block)) return;
+    const long long base = threshold_index(a, s, blockIdx.y, 0);
+    const double before = sum_before(a.threshold_block_sum + static_cast<long long>(blockIdx.y) * gridDim.x + blockIdx.x, block);
+    for (int e = 0; e < SUM_SHARE; ++e) {
+        const int i = block * SUM_QUERIES + e * SUM_THREADS + threadIdx.x;
+        if (i < s.length) a.threshold_prefix[base + i] += before;
     }
 }
 

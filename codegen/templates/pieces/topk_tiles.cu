@@ -25,13 +25,16 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
         const int end = begin + POSITIONS < s.length ? begin + POSITIONS : s.length;
         int* to = a.tile_keys + (first + block) * (K + SINKS);
         int filled = 0, full = 0;
-        for (int pass = 0; pass < 2; ++pass) {
+        bool expires = true;  // some key does within the tile
+        for (int pass = 0; pass < 2 && expires; ++pass) {
+            expires = false;
             for (int base = 0; base < count; base += 32) {
                 const int i = base + lane;
                 const int2 key = i < count ? keys[i] : int2{0, 0};
                 const bool past = key.x <= begin - WINDOW && key.y > begin;
                 const bool taken = past && (key.y >= end) == (pass == 0);
                 const unsigned lanes = __ballot_sync(0xffffffffu, taken);
+                expires |= __any_sync(0xffffffffu, past && !taken);
                 if (taken) to[filled + __popc(lanes & ((1u << lane) - 1))] = key.x;
                 filled += __popc(lanes);
             }

@@ -51,7 +51,8 @@ extern "C" __global__ void __launch_bounds__(256) ${ t.entry }$(const __grid_con
     sum_positions(a.${ t.buffer }$_total + blockIdx.x * heads + head, a.${ t.buffer }$ + (s.row * heads + head) * a.n + s.start, s.length);
 }
 <% endfor %><% endif %>
-<% if small_outputs %>// Values of few entries, in f64: functions of the sequence b and the query head h, of which each uses what it varies over.
+<% if small_outputs %><% include "pieces/elementwise_f64.cu" %>
+// Values of few entries, in f64: functions of the sequence b and the query head h, of which each uses what it varies over.
 <% for f in small_functions %>__device__ double ${ f.name }$(const Arguments& a, int b, int h) {
 <% for l in f.lines %>    ${ l }$
 <% endfor %>}

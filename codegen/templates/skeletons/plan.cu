@@ -1,5 +1,7 @@
 <% include "pieces/header.cu" %>
 <% include "pieces/sequence.cu" %>
+<% include "pieces/score.cu" %>
+<% include "pieces/scores.cu" %>
 <% include "pieces/topk_sinks.cu" %>
 <% if has_topk %><% include "pieces/topk_order.cu" %>
 <% include "pieces/topk_lists.cu" %>

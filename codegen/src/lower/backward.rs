@@ -1,0 +1,244 @@
+//! The backward module: a row sweep for d_q and sums over keys, a key sweep for d_k, d_v and sums over
+//! queries, and what is finished when sums are complete ([`super::reduce`]).
+
+use super::elementwise::{Body, Domain, Expressions};
+use super::matmul::{self, Need};
+use super::module::{Builder, row_dot_buffer};
+use super::reduce::Sums;
+use super::topk::TopK;
+use crate::plan::{PairFunction, RowDot};
+use crate::{Error, Factor, KernelPlan, Module, Problem, Scalar, Schedule, Target};
+use sparsek_dsl::ir::{Op, Role, ValueId};
+use std::collections::BTreeSet;
+
+/// The weights of the vector gradients.
+#[derive(Default)]
+struct Products {
+    weight_q: Option<ValueId>,
+    weight_k: Option<ValueId>,
+    weight_v: Option<ValueId>,
+}
+
+pub(crate) fn lower(
+    problem: &Problem<'_>,
+    schedule: &Schedule,
+    target: &Target,
+) -> Result<KernelPlan, Error> {
+    let e = Expressions::new(problem, problem.backward)?;
+    let mut b = Builder::new(Module::Backward, problem, schedule, target);
+    matmul::check_shape(problem, schedule, "backward", &schedule.backward)?;
+    b.sweep_constants(&schedule.backward);
+    for name in ["q", "k", "v", "d_o"] {
+        b.vector(name, false);
+    }
+    b.tensor("expiry", Scalar::I32, false, &[]);
+    b.score();
+    let products = products(&e)?;
+    let sums = Sums::of(&e);
+    b.values.has_d_q = products.weight_q.is_some();
+    b.values.has_d_k = products.weight_k.is_some();
+    b.values.has_d_v = products.weight_v.is_some();
+    b.values.has_threshold = sums.d_gate.is_some();
+    b.values.has_rows = b.values.has_d_q || !sums.rows.is_empty() || sums.d_gate.is_some();
+    b.values.has_keys = b.values.has_d_k || b.values.has_d_v || !sums.keys.is_empty();
+    for (has, name) in
+        [(b.values.has_d_q, "d_q"), (b.values.has_d_k, "d_k"), (b.values.has_d_v, "d_v")]
+    {
+        if has {
+            b.vector(name, true);
+        }
+    }
+
+    let mut used = b.predicates(&e);
+    let (rows, keys) = pair_functions(&mut b, &e, &products, &sums);
+    used.extend(rows.fields.iter().chain(&keys.fields));
+    let gate = |body: &Body| body.leaves.iter().any(|v| e.name(*v) == "gate");
+    b.values.uses_gate = gate(&rows) || gate(&keys) || sums.d_gate.is_some();
+    used.extend(sums.late_rows(&mut b, &e));
+    used.extend(sums.late_keys(&mut b, &e));
+    b.structs(&e, &used)?;
+    row_dots(&mut b, &e, &used)?;
+    sweeps(&mut b, problem, schedule, target)?;
+    sums.finish(&mut b, &e)?;
+    Ok(b.finish())
+}
+
+/// Which weight each vector gradient sums.
+fn products(e: &Expressions<'_>) -> Result<Products, Error> {
+    let mut products = Products::default();
+    for output in &e.program.outputs {
+        let Op::WeightedSum { weight, tile } = &e.program.node(output.value).op else { continue };
+        let role = match e.program.node(*tile).op {
+            Op::Input(id) => e.program.input(id).role,
+            _ => return Err(e.unsupported("a weighted sum of something else than an input")),
+        };
+        let place = match (role, output.name.as_str()) {
+            (Role::Key, "d_q") => &mut products.weight_q,
+            (Role::Query, "d_k") => &mut products.weight_k,
+            (Role::OutputGrad, "d_v") => &mut products.weight_v,
+            _ => return Err(e.unsupported("a product that is not among d_q, d_k and d_v")),
+        };
+        *place = Some(*weight);
+    }
+    Ok(products)
+}
+
+/// The two functions of a pair: what rows sum, and what keys sum.
+fn pair_functions(
+    b: &mut Builder<'_>,
+    e: &Expressions<'_>,
+    products: &Products,
+    sums: &Sums,
+) -> (Body, Body) {
+    let numbered = |(n, v): (usize, ValueId)| (format!("sum_{n}"), v);
+    let mut rows: Vec<(String, ValueId)> = Vec::new();
+    rows.extend(products.weight_q.map(|w| ("weight_q".to_owned(), w)));
+    rows.extend(sums.rows.iter().map(|s| s.summand).enumerate().map(numbered));
+    rows.extend(sums.d_gate.map(|d| ("d_gate".to_owned(), d)));
+    let mut keys: Vec<(String, ValueId)> = Vec::new();
+    keys.extend(products.weight_k.map(|w| ("weight_k".to_owned(), w)));
+    keys.extend(products.weight_v.map(|w| ("weight_v".to_owned(), w)));
+    keys.extend(sums.keys.iter().map(|s| s.summand).enumerate().map(numbered));
+    let rows = pair_function(b, e, ("RowPair", "row_pair", "a row"), &["weight_q"], &rows);
+    let keys =
+        pair_function(b, e, ("KeyPair", "key_pair", "a key"), &["weight_k", "weight_v"], &keys);
+    (rows, keys)
+}
+
+/// A function that gives a struct of numbers; the struct has the members `always` in any case.
+fn pair_function(
+    b: &mut Builder<'_>,
+    e: &Expressions<'_>,
+    (structure, name, of): (&str, &str, &str),
+    always: &[&str],
+    values: &[(String, ValueId)],
+) -> Body {
+    let roots: Vec<ValueId> = values.iter().map(|(_, v)| *v).collect();
+    let body = e.body(&roots, Domain::Pair, false);
+    let others = values.iter().map(|(n, _)| n.as_str()).filter(|n| !always.contains(n));
+    let members: Vec<&str> = always.iter().copied().chain(others).collect();
+    b.values.pair_structs.push(format!(
+        "// What a pair adds to the sums of {of}.\nstruct {structure} {{ float {}; }};",
+        members.join(", ")
+    ));
+    let mut lines = body.lines.clone();
+    lines.push(format!("{structure} pair = {{}};"));
+    for ((member, _), result) in values.iter().zip(&body.results) {
+        lines.push(format!("pair.{member} = {result};"));
+    }
+    lines.push("return pair;".to_owned());
+    b.values.pair_functions.push(PairFunction {
+        comment: format!("// Those of one pair that is seen; dot_qk is q · k, dot_dov d_o · v."),
+        returns: structure.to_owned(),
+        name: name.to_owned(),
+        arguments: ", float dot_qk, float dot_dov".to_owned(),
+        lines,
+    });
+    body
+}
+
+/// Products of two query vectors that rows read, computed before the sweeps.
+fn row_dots(
+    b: &mut Builder<'_>,
+    e: &Expressions<'_>,
+    used: &BTreeSet<ValueId>,
+) -> Result<(), Error> {
+    let name = |v: &ValueId| match e.program.node(*v).op {
+        Op::Input(id) => Ok(e.program.input(id).name.clone()),
+        _ => Err(e.unsupported("a product of something else than inputs")),
+    };
+    // Row values that are read may be made of products.
+    let mut stack: Vec<ValueId> = used.iter().copied().collect();
+    let mut seen = BTreeSet::new();
+    while let Some(v) = stack.pop().map(|v| e.resolve(v)) {
+        if !seen.insert(v) || e.at(v).domain != Domain::Row {
+            continue;
+        }
+        match &e.program.node(v).op {
+            Op::Dot(left, right) => {
+                let (left, right) = (name(left)?, name(right)?);
+                let buffer = row_dot_buffer(e, v);
+                b.vector(&left, false);
+                b.vector(&right, false);
+                b.scratch(&buffer, Scalar::F32, &[Factor::Rows, Factor::Hq, Factor::N]);
+                b.values.row_dots.push(RowDot { left, right, buffer });
+            }
+            op => stack.extend(op.operands()),
+        }
+    }
+    if !b.values.row_dots.is_empty() {
+        b.launch("row_dots", [&[Factor::Blocks(8)], &[Factor::Hq], &[]], 256, 0);
+    }
+    Ok(())
+}
+
+fn sweeps(
+    b: &mut Builder<'_>,
+    problem: &Problem<'_>,
+    schedule: &Schedule,
+    target: &Target,
+) -> Result<(), Error> {
+    let s = &schedule.backward;
+    let column_fields = 3 + usize::from(b.values.uses_gate) + b.values.column_fields.len();
+    let row_fields = 2 + b.values.row_fields.len();
+    let (row_sums, key_sums) = (b.values.row_sums.len(), b.values.key_sums.len());
+    b.constant("int", "ROW_SUMS", row_sums, "");
+    b.constant("int", "KEY_SUMS", key_sums, "");
+    if b.values.has_rows {
+        let need = matmul::rows_need(problem, s, column_fields);
+        matmul::check_fits(problem, target, "backward by rows", s, need)?;
+        let positions = b.values.shapes[0].positions;
+        b.tiles(&TopK::of(problem, schedule), positions)?;
+        b.constant("int", "ROWS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+        let blocks = [Factor::Blocks(u64::from(positions))];
+        b.launch("backward_rows", [&blocks, &[Factor::Hkv], &[]], need.threads, need.shared);
+    }
+    if b.values.has_keys {
+        let need = matmul::keys_need(problem, s, row_fields);
+        matmul::check_fits(problem, target, "backward by keys", s, need)?;
+        b.constant("int", "KEYS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+        key_sweep(b, problem, schedule, need);
+    }
+    Ok(())
+}
+
+fn key_sweep(b: &mut Builder<'_>, problem: &Problem<'_>, schedule: &Schedule, need: Need) {
+    let s = &schedule.backward;
+    let d = problem.instance.d as u32;
+    let (width, slices) = matmul::slice(d);
+    let sums = b.values.key_sums.len() as u32;
+    let of_k = if b.values.has_d_k { d } else { 0 };
+    let of_v = if b.values.has_d_v { d } else { 0 };
+    let partial = (of_k + of_v + sums).next_multiple_of(4);
+    b.values.shapes.push(matmul::shape("StreamTile", s.tile_kv, problem.group));
+    b.constant("int", "SLICE", width, "columns of d_k and d_v that a block accumulates");
+    b.constant("int", "PARTIAL", partial, "numbers that a chunk leaves for a key");
+    b.constant("int", "PARTIAL_V", of_k, "where those of d_v start");
+    b.constant("int", "PARTIAL_SUMS", of_k + of_v, "where those of sums start");
+
+    let topk = TopK::of(problem, schedule);
+    let chunks = Factor::Blocks(u64::from(schedule.chunk));
+    let literal = |x: u64| Factor::Literal(x);
+    let capacity = topk.chunk_capacity();
+    for buffer in topk.chunk_lists() {
+        b.buffer(buffer);
+    }
+    let len = [Factor::Hkv, chunks, literal(capacity), literal(u64::from(partial))];
+    b.scratch("partial", Scalar::F32, &len);
+    if sums > 0 {
+        let len = [literal(u64::from(sums)), Factor::Rows, Factor::Hkv, Factor::N];
+        b.scratch("key_sums", Scalar::F32, &len);
+    }
+    let slices = [literal(u64::from(slices))];
+    // Without top-k and sinks no key is seen beyond its window.
+    if topk.k.is_some() || topk.sinks > 0 {
+        let tiles = [chunks, literal(capacity.div_ceil(u64::from(s.tile_q)))];
+        let grid: [&[Factor]; 3] = [&tiles, &[Factor::Hkv], &slices];
+        b.launch("backward_keys_selected", grid, need.threads, need.shared);
+        let warps = [chunks, literal(capacity.div_ceil(8))];
+        b.launch("backward_keys_collect", [&warps, &[Factor::Hkv], &[]], 256, 0);
+    }
+    let blocks = [Factor::Blocks(u64::from(s.tile_q))];
+    let grid: [&[Factor]; 3] = [&blocks, &[Factor::Hkv], &slices];
+    b.launch("backward_keys_window", grid, need.threads, need.shared);
+}

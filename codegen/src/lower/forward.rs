@@ -1,0 +1,120 @@
+//! The forward module: tile lists, then one sweep over rows with the online softmax.
+
+use super::elementwise::{Domain, Expressions};
+use super::matmul;
+use super::module::Builder;
+use super::topk::TopK;
+use crate::plan::PairFunction;
+use crate::{Error, Factor, KernelPlan, Module, Problem, Scalar, Schedule, Target};
+use sparsek_dsl::ir::{Op, ValueId};
+use std::collections::BTreeSet;
+
+pub(crate) fn lower(
+    problem: &Problem<'_>,
+    schedule: &Schedule,
+    target: &Target,
+) -> Result<KernelPlan, Error> {
+    let e = Expressions::new(problem, &problem.instance.program)?;
+    let mut b = Builder::new(Module::Forward, problem, schedule, target);
+    let s = &schedule.forward;
+    matmul::check_shape(problem, schedule, "forward", s)?;
+    b.sweep_constants(s);
+    for name in ["q", "k", "v"] {
+        b.vector(name, false);
+    }
+    b.vector("o", true);
+    b.tensor("lse", Scalar::F32, true, &[]);
+    b.tensor("expiry", Scalar::I32, false, &[]);
+    b.score();
+
+    let softmax = softmax(&e)?;
+    let mut used = b.predicates(&e);
+    used.extend(pair_functions(&mut b, &e, &softmax));
+    used.extend(sink(&mut b, &e, &softmax)?);
+    b.structs(&e, &used)?;
+
+    let positions = b.values.shapes[0].positions;
+    b.tiles(&TopK::of(problem, schedule), positions)?;
+    let column_fields = 3 + usize::from(b.values.uses_gate) + b.values.column_fields.len();
+    let need = matmul::forward_need(problem, s, column_fields);
+    matmul::check_fits(problem, target, "forward", s, need)?;
+    b.constant("int", "BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+    b.constant("bool", "QUERIES_IN_REGISTERS", matmul::queries_in_registers(problem, s), "");
+    let blocks = [Factor::Blocks(u64::from(positions))];
+    b.launch("forward", [&blocks, &[Factor::Hkv], &[]], need.threads, need.shared);
+    Ok(b.finish())
+}
+
+/// The one softmax of a forward program and the weight made of it.
+struct Softmax {
+    logit: ValueId,
+    sink: Option<ValueId>,
+    weight: ValueId,
+}
+
+fn softmax(e: &Expressions<'_>) -> Result<Softmax, Error> {
+    let found = e.program.ids().find_map(|v| match &e.program.node(v).op {
+        Op::Softmax { logit, sink, .. } => Some((*logit, *sink)),
+        _ => None,
+    });
+    let output = e.program.output_named("o").map(|o| &e.program.node(o.value).op);
+    match (found, output) {
+        (Some((logit, sink)), Some(Op::WeightedSum { weight, .. })) => {
+            Ok(Softmax { logit, sink, weight: *weight })
+        }
+        _ => Err(e.unsupported("its output is no weighted sum under a softmax")),
+    }
+}
+
+/// `logit` and `weight`. Returns what they read.
+fn pair_functions(b: &mut Builder<'_>, e: &Expressions<'_>, s: &Softmax) -> BTreeSet<ValueId> {
+    let logit = e.body(&[s.logit], Domain::Pair, false);
+    let weight = e.body(&[s.weight], Domain::Pair, false);
+    let reads = |leaves: &BTreeSet<ValueId>, name| leaves.iter().any(|v| e.name(*v) == name);
+    b.values.uses_gate = reads(&logit.leaves, "gate") || reads(&weight.leaves, "gate");
+    b.values.needs_product = reads(&weight.leaves, "dot_qk");
+    let product = if b.values.needs_product { ", float dot_qk" } else { "" };
+    for (body, name, comment, arguments) in [
+        (&logit, "logit", "// The logit of a pair.", ", float dot_qk".to_owned()),
+        (
+            &weight,
+            "weight",
+            "// The weight of a pair's value, p being its share of the softmax.",
+            format!("{product}, float p"),
+        ),
+    ] {
+        let mut lines = body.lines.clone();
+        lines.push(format!("return {};", body.results[0]));
+        b.values.pair_functions.push(PairFunction {
+            comment: comment.to_owned(),
+            returns: "float".to_owned(),
+            name: name.to_owned(),
+            arguments,
+            lines,
+        });
+    }
+    &logit.fields | &weight.fields
+}
+
+/// The sink logit of a row. Returns what it reads.
+fn sink(
+    b: &mut Builder<'_>,
+    e: &Expressions<'_>,
+    s: &Softmax,
+) -> Result<BTreeSet<ValueId>, Error> {
+    let Some(sink) = s.sink.map(|sink| e.resolve(sink)) else { return Ok(BTreeSet::new()) };
+    b.values.has_sink = true;
+    let owner = match e.at(sink).domain {
+        Domain::Constant => {
+            b.values.sink = format!("({})", e.body(&[sink], Domain::Pair, false).results[0]);
+            return Ok(BTreeSet::new());
+        }
+        Domain::Uniform => "x",
+        Domain::Row => "rows[m][h]",
+        Domain::Column | Domain::Pair | Domain::Small => {
+            return Err(e.unsupported("a sink logit that varies by key"));
+        }
+    };
+    b.values.sink = format!("{owner}.{}", e.name(sink));
+    Ok(BTreeSet::from([sink]))
+}

@@ -1,0 +1,171 @@
+//! Sweeps: shapes of tiles, and what a schedule needs of a multiprocessor.
+
+use super::module::Builder;
+use crate::plan::Shape;
+use crate::{Error, PassSchedule, Problem, Schedule, Target};
+
+/// How many rows of a tile stand for how many positions and heads.
+pub(crate) fn shape(name: &'static str, rows: u32, group: u32) -> Shape {
+    let heads = group.min(rows);
+    let parts = group.div_ceil(heads);
+    // A power of two, so that tiles never straddle two chunks.
+    let positions = 1 << (rows / heads).ilog2();
+    let filled = positions * heads == rows && parts * heads == group;
+    Shape { name, positions, heads, parts, filled }
+}
+
+/// What one sweep needs of a multiprocessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// Bytes of dynamic shared memory of a block.
+    pub(crate) shared: u32,
+    /// Registers of a thread, estimated.
+    pub(crate) registers: u32,
+    /// Threads of a block.
+    pub(crate) threads: u32,
+}
+
+impl Need {
+    /// Blocks of a multiprocessor that the code is compiled for: two where shared memory and
+    /// registers allow it, so that one computes while the other waits.
+    pub(crate) fn blocks(&self, target: &Target) -> u32 {
+        let by_shared = target.shared_per_multiprocessor / (self.shared + 1024);
+        let by_threads = target.threads / self.threads;
+        let by_registers = target.registers / (self.registers.next_multiple_of(8) * self.threads);
+        by_shared.min(by_threads).min(by_registers).clamp(1, 2)
+    }
+}
+
+/// Bytes of a tile of vectors in shared memory, its padding among them.
+fn tile_bytes(problem: &Problem<'_>, rows: u32) -> u32 {
+    rows * (problem.instance.d as u32 + 8) * problem.instance.elem.bytes() as u32
+}
+
+/// Rows of a warp's part of the stationary tile, in units of 16.
+fn parts(s: &PassSchedule) -> u32 {
+    s.tile_q / (16 * s.warps)
+}
+
+/// The width of the slices of d_k and d_v that one block accumulates, and their number: registers
+/// hold 128 columns of both.
+pub(crate) fn slice(d: u32) -> (u32, u32) {
+    let slices = d.div_ceil(128);
+    (d.div_ceil(slices).next_multiple_of(16), slices)
+}
+
+/// Whether a warp keeps its queries in registers: they are loaded once, and take a quarter of the
+/// head dimension in 16-bit types.
+pub(crate) fn queries_in_registers(problem: &Problem<'_>, s: &PassSchedule) -> bool {
+    let half = problem.instance.elem.bytes() == 2;
+    half && parts(s) == 1 && problem.instance.d <= 128 && s.tile_kv <= 64
+}
+
+/// The forward sweep; `column_fields` are those of the struct `Column`.
+pub(crate) fn forward_need(problem: &Problem<'_>, s: &PassSchedule, column_fields: usize) -> Need {
+    let d = problem.instance.d as u32;
+    let shared = tile_bytes(problem, s.tile_q)
+        + 2 * s.stages * tile_bytes(problem, s.tile_kv)
+        + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1);
+    let q = if queries_in_registers(problem, s) { d / 4 } else { 0 };
+    let registers = parts(s) * (d / 2 + s.tile_kv / 2 + 16) + q + 40;
+    Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
+}
+
+/// The backward's row sweep.
+pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, column_fields: usize) -> Need {
+    let d = problem.instance.d as u32;
+    let shared = 2 * tile_bytes(problem, s.tile_q)
+        + 2 * s.stages * tile_bytes(problem, s.tile_kv)
+        + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1)
+        + 4 * s.tile_q;
+    let registers = parts(s) * (d / 2 + s.tile_kv + 24) + 48;
+    Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
+}
+
+/// The backward's key sweep; `row_fields` are those of the struct `Row`.
+pub(crate) fn keys_need(problem: &Problem<'_>, s: &PassSchedule, row_fields: usize) -> Need {
+    let shared = 2 * tile_bytes(problem, s.tile_q)
+        + 2 * s.stages * tile_bytes(problem, s.tile_kv)
+        + (s.stages + 1) * s.tile_kv * 4 * row_fields as u32
+        + 16;
+    let (width, _) = slice(problem.instance.d as u32);
+    let registers = parts(s) * (width + s.tile_kv + 16) + 48;
+    Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
+}
+
+/// Rules that every schedule keeps, whatever the target.
+pub(crate) fn check_shape(
+    problem: &Problem<'_>,
+    schedule: &Schedule,
+    pass: &str,
+    s: &PassSchedule,
+) -> Result<(), Error> {
+    let refuse = |why: String| Err(Error::Schedule(format!("{pass}: {why}")));
+    let PassSchedule { tile_q, tile_kv, warps, stages } = *s;
+    if warps == 0 || stages == 0 || tile_q == 0 || tile_kv == 0 {
+        return refuse("every quantity is at least 1".to_owned());
+    }
+    if warps > 16 || stages > 8 {
+        return refuse(format!("{warps} warps and {stages} stages; at most 16 and 8 are possible"));
+    }
+    if tile_q % (16 * warps) != 0 {
+        return refuse(format!("tile q {tile_q} is no multiple of 16 x {warps} warps"));
+    }
+    if tile_kv % 16 != 0 {
+        return refuse(format!("tile kv {tile_kv} is no multiple of 16"));
+    }
+    if tile_kv > 32 * warps {
+        return refuse(format!("tile kv {tile_kv} is more than the {} threads", 32 * warps));
+    }
+    if problem.group > tile_q {
+        let group = problem.group;
+        return refuse(format!("tile q {tile_q} does not hold the {group} heads of a group"));
+    }
+    if !schedule.chunk.is_power_of_two() || !(128..=4096).contains(&schedule.chunk) {
+        return refuse(format!("chunk {} is no power of two from 128 to 4096", schedule.chunk));
+    }
+    if shape("", tile_q.max(tile_kv), problem.group).positions > schedule.chunk {
+        return refuse(format!("its tiles hold more than a chunk of {} positions", schedule.chunk));
+    }
+    Ok(())
+}
+
+/// Refuses a sweep that needs more than a block can have.
+pub(crate) fn check_fits(
+    problem: &Problem<'_>,
+    target: &Target,
+    pass: &str,
+    s: &PassSchedule,
+    need: Need,
+) -> Result<(), Error> {
+    let infeasible = |needed: String, available: String| Error::Infeasible {
+        what: format!("{}, {pass} with {s}", problem.instance.program.name),
+        target: target.name(),
+        needed,
+        available,
+        help: "; smaller tiles or fewer stages need less".to_owned(),
+    };
+    if need.shared > target.shared_per_block {
+        let bytes = |x: u32| format!("{x} bytes of shared memory");
+        return Err(infeasible(bytes(need.shared), bytes(target.shared_per_block)));
+    }
+    let most = 255.min(target.registers / need.threads);
+    if need.registers > most {
+        let registers = |x: u32| format!("{x} registers a thread");
+        return Err(infeasible(registers(need.registers), registers(most)));
+    }
+    Ok(())
+}
+
+impl Builder<'_> {
+    /// Constants of a sweep.
+    pub(crate) fn sweep_constants(&mut self, s: &PassSchedule) {
+        self.constant("int", "TILE_Q", s.tile_q, "rows of the tile that stays");
+        self.constant("int", "TILE_KV", s.tile_kv, "rows of a streamed tile");
+        self.constant("int", "WARPS", s.warps, "");
+        self.constant("int", "STAGES", s.stages, "streamed tiles in flight");
+        let shape = shape("RowTile", s.tile_q, self.problem.group);
+        self.constant("int", "POSITIONS", shape.positions, "positions of a tile of rows");
+        self.values.shapes.push(shape);
+    }
+}
