@@ -1,13 +1,14 @@
 //! Random cases of a kernel, and what is measured on one.
 
-use crate::commands::{failure, verify};
+use crate::backend::Backend;
+use crate::commands::failure;
 use crate::failure::Failure;
 use crate::tensors::file::HostTensor;
 use crate::tensors::inputs::{Flags, Loaded};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sparsek::dsl::ir::{Extent, ParamId, Program, Spec};
-use sparsek::{Elem, Kernel};
+use sparsek::{Elem, Kernel, Tensor};
 use sparsek_dsl::parse;
 use sparsek_reference::generate::{self, Scores, Shape};
 use sparsek_reference::rule::Measurement;
@@ -25,6 +26,18 @@ pub(crate) struct Case {
     pub(crate) kernel: Kernel,
     /// Its inputs, `d_o` among them.
     pub(crate) loaded: Loaded,
+    /// Whether a GPU gets its inputs head by head instead of position by position.
+    pub(crate) strided: bool,
+}
+
+/// Sizes of a case and what its scores are like.
+pub(crate) struct Geometry {
+    /// Sizes.
+    pub(crate) shape: Shape,
+    /// Boundaries of packed sequences.
+    pub(crate) cu_seqlens: Option<Vec<i32>>,
+    /// Scores.
+    pub(crate) scores: Scores,
 }
 
 /// A random case of a kernel, flags kept.
@@ -32,7 +45,7 @@ pub(crate) fn of_program(program: &Program, flags: &Flags, seed: u64) -> Result<
     let mut rng = StdRng::seed_from_u64(seed);
     let n = rng.random_range(1..=96usize);
     let spec = random_spec(program, flags, n, &mut rng);
-    build(program, &spec, n, seed, &mut rng)
+    with_geometry(program, &spec, n, seed, &mut rng)
 }
 
 /// A random program of the language, printed and read back.
@@ -40,15 +53,18 @@ pub(crate) fn of_random_program(seed: u64) -> Result<Case, Failure> {
     let mut rng = StdRng::seed_from_u64(seed);
     let n = rng.random_range(2..=64usize);
     let generated = generate::random(seed, n);
-    let text = generated.program.to_string();
+    let program = reread(&generated.program)?;
+    with_geometry(&program, &generated.spec, n, seed, &mut rng)
+}
+
+/// A program printed and read back.
+pub(crate) fn reread(program: &Program) -> Result<Program, Failure> {
+    let text = program.to_string();
     let compiled = parse::compile_file(&text);
     let read = compiled.kernels.into_iter().next().and_then(|k| k.program);
-    let Some(program) = read else {
-        return Err(Failure::new(format_args!(
-            "the program of seed {seed} does not compile:\n{text}"
-        )));
-    };
-    build(&program, &generated.spec, n, seed, &mut rng)
+    read.ok_or_else(|| {
+        Failure::new(format_args!("a generated program does not compile:\n{text}"))
+    })
 }
 
 fn random_spec(program: &Program, flags: &Flags, n: usize, rng: &mut StdRng) -> Spec {
@@ -95,14 +111,13 @@ fn random_spec(program: &Program, flags: &Flags, n: usize, rng: &mut StdRng) -> 
     spec
 }
 
-fn build(
+fn with_geometry(
     program: &Program,
     spec: &Spec,
     n: usize,
     seed: u64,
     rng: &mut StdRng,
 ) -> Result<Case, Failure> {
-    let kernel = Kernel::from_program(program, spec).map_err(|e| failure(e, None))?;
     let (hq, hkv) = [(1, 1), (2, 2), (4, 2), (8, 1), (6, 3)][rng.random_range(0..5)];
     let packed = rng.random_range(0..4) == 0;
     let batch = if packed { 1 } else { rng.random_range(1..=2) };
@@ -115,9 +130,22 @@ fn build(
         kinds.retain(|s| *s != Scores::NonFinite && *s != Scores::Huge);
     }
     let scores = kinds[rng.random_range(0..kinds.len())];
-    let instance = kernel.instance();
     let shape = Shape { batch, n, hq, hkv };
-    let arrays = generate::inputs(seed, &instance.program, &shape, scores).map_err(Failure::new)?;
+    build(program, spec, &Geometry { shape, cu_seqlens, scores }, seed)
+}
+
+/// The case of a kernel with those sizes; its numbers come from the seed.
+pub(crate) fn build(
+    program: &Program,
+    spec: &Spec,
+    geometry: &Geometry,
+    seed: u64,
+) -> Result<Case, Failure> {
+    let kernel = Kernel::from_program(program, spec).map_err(|e| failure(e, None))?;
+    let Geometry { shape, cu_seqlens, scores } = geometry;
+    let instance = kernel.instance();
+    let arrays = generate::inputs(seed, &instance.program, shape, *scores).map_err(Failure::new)?;
+    let Shape { batch, n, hq, hkv } = shape;
     let label = format!(
         "seed {seed}: {}, D {}, k {}, window {}, sinks {}, [{batch}, {n}, {hq}/{hkv}]{}, {scores:?} scores",
         instance.elem,
@@ -125,10 +153,13 @@ fn build(
         instance.k,
         instance.w,
         instance.sinks,
-        if packed { " packed" } else { "" }
+        match cu_seqlens {
+            Some(bounds) => format!(" packed {bounds:?}"),
+            None => String::new(),
+        }
     );
-    let loaded = Loaded::from_arrays(&instance.program, instance.elem, &arrays, cu_seqlens);
-    Ok(Case { label, kernel, loaded })
+    let loaded = Loaded::from_arrays(&instance.program, instance.elem, &arrays, cu_seqlens.clone());
+    Ok(Case { label, kernel, loaded, strided: false })
 }
 
 /// A random gradient of the output, for inputs that come without one.
@@ -142,8 +173,8 @@ pub(crate) fn random_adjoint(
 }
 
 impl Case {
-    /// The errors of every result by the rule. Rows of `d_o` at kinks of the mask are zeroed first.
-    pub(crate) fn measure(&self) -> Result<Vec<Measurement>, Failure> {
+    /// What results are held against. Rows of `d_o` at kinks of the mask are zeroed first.
+    pub(crate) fn expected(&mut self) -> Result<Expected, Failure> {
         let mut inputs = self.loaded.arrays().map_err(Failure::new)?;
         if let Some(&[b, n, h, _]) = inputs.get("q").map(Array::shape)
             && b.saturating_mul(h).saturating_mul(n).saturating_mul(n) > MOST_PAIRS
@@ -153,18 +184,35 @@ impl Case {
         }
         let instance = self.kernel.instance();
         let backward = self.kernel.backward_program();
-        let cu_seqlens = self.loaded.cu_seqlens.as_deref();
-        let expected =
-            Expected::new(&instance.program, backward, &mut inputs, instance.elem, cu_seqlens)
-                .map_err(Failure::new)?;
         let cu_seqlens = self.loaded.cu_seqlens.clone();
-        let loaded = Loaded::from_arrays(&instance.program, instance.elem, &inputs, cu_seqlens);
-        let got = verify::results(&self.kernel, &loaded).map_err(|e| failure(e, None))?;
-        let got: Arrays = got
-            .into_iter()
-            .map(|(name, tensor)| Ok((name, Array::from_f32(tensor.shape(), &tensor.to_f32())?)))
-            .collect::<Result<_, sparsek_reference::Error>>()
-            .map_err(Failure::new)?;
-        expected.measure(&got).map_err(Failure::new)
+        let expected = Expected::new(
+            &instance.program,
+            backward,
+            &mut inputs,
+            instance.elem,
+            cu_seqlens.as_deref(),
+        )
+        .map_err(Failure::new)?;
+        self.loaded = Loaded::from_arrays(&instance.program, instance.elem, &inputs, cu_seqlens);
+        Ok(expected)
     }
+
+    /// The errors of every result by the rule.
+    pub(crate) fn measure(&mut self, backend: &Backend) -> Result<Vec<Measurement>, Failure> {
+        let expected = self.expected()?;
+        let results = backend.results(self).map_err(|e| failure(e, None))?;
+        judge(&expected, &results)
+    }
+}
+
+/// The errors of results by the rule.
+pub(crate) fn judge(
+    expected: &Expected,
+    results: &[(String, Tensor)],
+) -> Result<Vec<Measurement>, Failure> {
+    let got: Result<Arrays, sparsek_reference::Error> = results
+        .iter()
+        .map(|(name, t)| Ok((name.clone(), Array::from_f32(t.shape(), &t.to_f32())?)))
+        .collect();
+    expected.measure(&got.map_err(Failure::new)?).map_err(Failure::new)
 }

@@ -1,7 +1,5 @@
 //! What this machine is: processor, threads, instruction sets.
 
-use std::path::PathBuf;
-
 /// The processor's name as the system gives it.
 pub(crate) fn cpu_model() -> String {
     let named = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
@@ -42,22 +40,4 @@ pub(crate) fn simd() -> Vec<&'static str> {
         found.push("neon");
     }
     found
-}
-
-/// The cache folder and what chose it; `None` when the system has no such place.
-pub(crate) fn cache_folder() -> Option<(PathBuf, &'static str)> {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(folder) = var("SPARSEK_CACHE_DIR") {
-        return Some((folder, "SPARSEK_CACHE_DIR"));
-    }
-    if cfg!(windows) {
-        return Some((var("LOCALAPPDATA")?.join("sparsek").join("cache"), "LOCALAPPDATA"));
-    }
-    if cfg!(target_os = "macos") {
-        return Some((var("HOME")?.join("Library/Caches/sparsek"), "HOME"));
-    }
-    if let Some(folder) = var("XDG_CACHE_HOME").filter(|p| p.is_absolute()) {
-        return Some((folder.join("sparsek"), "XDG_CACHE_HOME"));
-    }
-    Some((var("HOME")?.join(".cache/sparsek"), "HOME"))
 }

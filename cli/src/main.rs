@@ -3,17 +3,22 @@
 //! Exit codes: 0 done, 1 a check did not hold, 2 bad usage or bad input. Messages on standard
 //! error say what is wrong, where, and what to do.
 
+mod backend;
+mod bench;
 mod cases;
 mod commands;
+mod cuda_inputs;
 mod expect;
 mod failure;
 mod machine;
 mod picture;
 mod progress;
+mod suite;
 mod table;
 mod target;
 mod tensors;
 mod terminal;
+mod work;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -31,7 +36,7 @@ struct Cli {
 enum Command {
     /// Report what is wrong with the kernels in Rust files
     Check(commands::check::CheckArgs),
-    /// Print a kernel as its syntax tree, typed program or derived backward
+    /// Print a kernel at one stage of compilation, from syntax tree to machine code
     Emit(commands::emit::EmitArgs),
     /// Run a kernel on tensors from a file
     Run(commands::run::RunArgs),
@@ -39,6 +44,10 @@ enum Command {
     Verify(commands::verify::VerifyArgs),
     /// Show which keys each query sees
     Plan(commands::plan::PlanArgs),
+    /// Time a kernel over sequence lengths
+    Bench(commands::bench::BenchArgs),
+    /// Look after the cache of compiled kernels
+    Cache(commands::cache::CacheArgs),
     /// Describe this machine as sparsek sees it
     Doctor(commands::doctor::DoctorArgs),
 }
@@ -62,6 +71,8 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
+        Command::Cache(args) => commands::cache::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
     };
     match ended {

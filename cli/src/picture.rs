@@ -37,14 +37,20 @@ const HEIGHT: f64 = SEEN_TOP + SIDE + 58.0;
 /// Points drawn of a kind; more would only overlap.
 const MOST_POINTS: usize = 4096;
 
-const INK: &str = "#1f2933";
-const FAINT: &str = "#6b7785";
-const GRID: &str = "#e3e8ee";
+/// Text.
+pub(crate) const INK: &str = "#1f2933";
+/// Text beside it.
+pub(crate) const FAINT: &str = "#6b7785";
+/// Lines of a grid.
+pub(crate) const GRID: &str = "#e3e8ee";
 const WINDOW: &str = "#a9bcd0";
-const SELECTED: &str = "#1565c0";
-const SINK: &str = "#f08c00";
+/// Selected keys.
+pub(crate) const SELECTED: &str = "#1565c0";
+/// Sinks.
+pub(crate) const SINK: &str = "#f08c00";
 const OTHER: &str = "#b3bcc6";
-const TAU: &str = "#d6336c";
+/// Thresholds.
+pub(crate) const TAU: &str = "#d6336c";
 
 impl Picture<'_> {
     /// The picture as SVG.
@@ -284,7 +290,7 @@ fn vertical_label(out: &mut String, y: f64, text: &str) -> fmt::Result {
 }
 
 /// A dot and its meaning; where the next one goes.
-fn key(out: &mut String, x: f64, y: f64, colour: &str, text: &str) -> Result<f64, fmt::Error> {
+pub(crate) fn key(out: &mut String, x: f64, y: f64, colour: &str, text: &str) -> Result<f64, fmt::Error> {
     writeln!(
         out,
         "<circle cx=\"{}\" cy=\"{}\" r=\"4\" fill=\"{colour}\"/><text x=\"{}\" y=\"{y}\" \
@@ -319,7 +325,8 @@ fn number(v: f64) -> String {
     if v.abs() >= 1e7 { format!("{v:.1e}") } else { format!("{}", (v * 1e6).round() / 1e6) }
 }
 
-fn escaped(text: &str) -> String {
+/// Text between tags.
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

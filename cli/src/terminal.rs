@@ -27,10 +27,15 @@ impl Channel {
     /// Writes text as it is. A reader that left (`| head`) is not an error, and changes nothing
     /// about how the command ends.
     pub(crate) fn write(self, text: &str) -> Result<(), Failure> {
+        self.write_bytes(text.as_bytes())
+    }
+
+    /// Writes bytes, as [`Channel::write`] does text.
+    pub(crate) fn write_bytes(self, bytes: &[u8]) -> Result<(), Failure> {
         match self {
             Channel::Stdout => {
                 let mut out = io::stdout().lock();
-                match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                match out.write_all(bytes).and_then(|()| out.flush()) {
                     Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
                         Err(Failure::new(format_args!("cannot write to standard output: {e}"))
                             .help("send it to a place that takes it"))
@@ -39,7 +44,7 @@ impl Channel {
                 }
             }
             Channel::Stderr => {
-                say(text);
+                say(bytes);
                 Ok(())
             }
         }
@@ -47,9 +52,9 @@ impl Channel {
 }
 
 /// Writes to standard error; when that is closed there is nobody to tell.
-fn say(text: &str) {
+fn say(bytes: &[u8]) {
     let mut err = io::stderr().lock();
-    let _ = err.write_all(text.as_bytes());
+    let _ = err.write_all(bytes);
     let _ = err.flush();
 }
 
@@ -61,7 +66,7 @@ pub(crate) fn styled(text: &str, style: &str, coloured: bool) -> String {
 /// A remark on standard error.
 pub(crate) fn note(text: impl std::fmt::Display) {
     let head = styled("note", "1;36", Channel::Stderr.coloured());
-    say(&format!("{head}: {text}\n"));
+    say(format!("{head}: {text}\n").as_bytes());
 }
 
 /// A failure and what to do about it, on standard error.
@@ -71,12 +76,12 @@ pub(crate) fn error(failure: &Failure) {
     if let Some(help) = failure.advice() {
         text.push_str(&format!("{}: {help}\n", styled("help", "1;32", coloured)));
     }
-    say(&text);
+    say(text.as_bytes());
 }
 
 /// Rendered diagnostics, on standard error.
 pub(crate) fn diagnostics(text: &str) {
-    say(text);
+    say(text.as_bytes());
 }
 
 /// A duration as a person reads it.

@@ -3,8 +3,11 @@ use sparsek_codegen::*;
 use sparsek_dsl::ir::*;
 fn main() {
     let a: Vec<String> = std::env::args().collect();
-    let json = std::fs::read_to_string(&a[1]).unwrap();
-    let program = Program::from_json(&json).unwrap();
+    let (file, name) = a[1].split_once("::").unwrap();
+    let text = std::fs::read_to_string(file).unwrap();
+    let compiled = sparsek_dsl::parse::compile_file(&text);
+    let kernel = compiled.kernels.iter().find(|k| k.ast.name.text == name).unwrap();
+    let program = kernel.program.clone().unwrap();
     let elem = sparsek_dsl::Elem::from_name(&a[2]).unwrap();
     let n = |i: usize| a[i].parse::<i64>().unwrap();
     let inst = program.instantiate(&Spec::new(elem, n(3)).k(n(4)).w(n(5))).unwrap();

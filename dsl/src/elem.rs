@@ -28,6 +28,14 @@ impl Elem {
         }
     }
 
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Elem::Bf16 | Elem::F16 => 2,
+            Elem::F32 => 4,
+        }
+    }
+
     /// The element type of that name.
     pub fn from_name(name: &str) -> Option<Elem> {
         Elem::ALL.into_iter().find(|e| e.name() == name)

@@ -23,8 +23,10 @@ pub(crate) fn kernel(kernel: &CompiledKernel, spans: &SourceSpans) -> TokenStrea
     let json = kernel.program.as_ref().map(|p| p.to_json()).unwrap_or_default();
     let inputs = format_ident!("{name}Inputs", span = name.span());
     let inputs_struct = inputs_struct(ast, &inputs, &fields);
-    let kernel_struct = kernel_struct(ast, &name, &inputs, &json);
-    quote! { #kernel_struct #inputs_struct }
+    let cuda = format_ident!("{name}Cuda", span = name.span());
+    let kernel_struct = kernel_struct(ast, &name, &inputs, &cuda, &json);
+    let cuda_struct = cuda_struct(ast, &inputs, &cuda);
+    quote! { #kernel_struct #inputs_struct #cuda_struct }
 }
 
 /// The name as an identifier at the place where it was written.
@@ -49,7 +51,7 @@ fn fields(kernel: &ast::Kernel, spans: &SourceSpans) -> Option<Vec<Field>> {
         docs.push(layout(input));
         fields.push(Field { ident, name, docs, optional: input.default.is_some() });
     }
-    // A struct without fields would leave its lifetime unused.
+    // A struct without fields would leave its type parameter unused.
     (!fields.is_empty()).then_some(fields)
 }
 
@@ -85,12 +87,15 @@ fn doc_attributes(lines: &[String]) -> TokenStream {
 
 fn inputs_struct(kernel: &ast::Kernel, inputs: &Ident, fields: &[Field]) -> TokenStream {
     let visibility = &kernel.visibility;
-    let doc = format!(" Input tensors of [`{}`].", kernel.name.text);
+    let doc = format!(
+        " Input tensors of [`{}`]: `sparsek::TensorView` on the host, `sparsek::cuda::TensorView` on a GPU.",
+        kernel.name.text
+    );
     let members = fields.iter().map(|Field { ident, docs, optional, .. }| {
         let docs = doc_attributes(docs);
         let ty = match optional {
-            true => quote! { ::core::option::Option<::sparsek::TensorView<'a>> },
-            false => quote! { ::sparsek::TensorView<'a> },
+            true => quote! { ::core::option::Option<T> },
+            false => quote! { T },
         };
         quote! { #docs pub #ident: #ty }
     });
@@ -105,21 +110,92 @@ fn inputs_struct(kernel: &ast::Kernel, inputs: &Ident, fields: &[Field]) -> Toke
         #[doc = #doc]
         #[allow(non_snake_case, unreachable_pub)]
         #[derive(::core::clone::Clone, ::core::fmt::Debug)]
-        #visibility struct #inputs<'a> {
+        #visibility struct #inputs<T> {
             #(#members,)*
         }
 
         #[allow(dead_code, unreachable_pub)]
-        impl<'a> #inputs<'a> {
+        impl<T: ::core::clone::Clone> #inputs<T> {
             /// The tensors by name.
-            pub fn by_name(&self) -> ::sparsek::Inputs<'a> {
-                ::sparsek::Inputs::new() #(#calls)*
+            pub fn by_name(&self) -> ::sparsek::NamedTensors<T> {
+                ::sparsek::NamedTensors::new() #(#calls)*
             }
         }
     }
 }
 
-fn kernel_struct(kernel: &ast::Kernel, name: &Ident, inputs: &Ident, json: &str) -> TokenStream {
+/// The kernel on a GPU.
+fn cuda_struct(kernel: &ast::Kernel, inputs: &Ident, cuda: &Ident) -> TokenStream {
+    let visibility = &kernel.visibility;
+    let doc = format!(" [`{}`] on a GPU.", kernel.name.text);
+    quote! {
+        #[doc = #doc]
+        #[derive(::core::clone::Clone, ::core::fmt::Debug)]
+        #visibility struct #cuda {
+            kernel: ::sparsek::cuda::Kernel,
+        }
+
+        #[allow(dead_code, unreachable_pub)]
+        impl #cuda {
+            /// Queues the computation of the output `o` and what the backward reads.
+            ///
+            /// Fails when a tensor's shape, element type, strides or device does not fit, and when
+            /// the kernel cannot be compiled for the GPU or run on it.
+            pub fn forward(
+                &self,
+                inputs: &#inputs<::sparsek::cuda::TensorView<'_>>,
+            ) -> ::core::result::Result<::sparsek::cuda::Forward, ::sparsek::Error> {
+                self.forward_with(inputs, &::core::default::Default::default())
+            }
+
+            /// [`Self::forward`] with options: packed sequences, schedule, profile.
+            pub fn forward_with(
+                &self,
+                inputs: &#inputs<::sparsek::cuda::TensorView<'_>>,
+                options: &::sparsek::cuda::Options<'_>,
+            ) -> ::core::result::Result<::sparsek::cuda::Forward, ::sparsek::Error> {
+                self.kernel.forward(&inputs.by_name(), options)
+            }
+
+            /// Queues the computation of the gradient of every floating-point input that was
+            /// given, from the gradient `d_o` of the output, which has the shape of `q`.
+            ///
+            /// Fails as [`Self::forward`] does.
+            pub fn backward(
+                &self,
+                inputs: &#inputs<::sparsek::cuda::TensorView<'_>>,
+                forward: &::sparsek::cuda::Forward,
+                d_o: &::sparsek::cuda::TensorView<'_>,
+            ) -> ::core::result::Result<::sparsek::cuda::Gradients, ::sparsek::Error> {
+                self.backward_with(inputs, forward, d_o, &::core::default::Default::default())
+            }
+
+            /// [`Self::backward`] with options: the gradients wanted, schedule, profile.
+            pub fn backward_with(
+                &self,
+                inputs: &#inputs<::sparsek::cuda::TensorView<'_>>,
+                forward: &::sparsek::cuda::Forward,
+                d_o: &::sparsek::cuda::TensorView<'_>,
+                options: &::sparsek::cuda::Options<'_>,
+            ) -> ::core::result::Result<::sparsek::cuda::Gradients, ::sparsek::Error> {
+                self.kernel.backward(&inputs.by_name(), forward, d_o, options)
+            }
+
+            /// The kernel behind this type.
+            pub fn kernel(&self) -> &::sparsek::cuda::Kernel {
+                &self.kernel
+            }
+        }
+    }
+}
+
+fn kernel_struct(
+    kernel: &ast::Kernel,
+    name: &Ident,
+    inputs: &Ident,
+    cuda: &Ident,
+    json: &str,
+) -> TokenStream {
     let visibility = &kernel.visibility;
     let docs = match kernel.docs.is_empty() {
         true => doc_attributes(&[format!("Attention kernel `{}`.", kernel.name.text)]),
@@ -159,7 +235,7 @@ fn kernel_struct(kernel: &ast::Kernel, name: &Ident, inputs: &Ident, json: &str)
             /// Fails when a tensor's shape or element type does not fit.
             pub fn forward(
                 &self,
-                inputs: &#inputs<'_>,
+                inputs: &#inputs<::sparsek::TensorView<'_>>,
             ) -> ::core::result::Result<::sparsek::Forward, ::sparsek::Error> {
                 self.forward_with(inputs, &::core::default::Default::default())
             }
@@ -167,7 +243,7 @@ fn kernel_struct(kernel: &ast::Kernel, name: &Ident, inputs: &Ident, json: &str)
             /// [`Self::forward`] with options: packed sequences, progress.
             pub fn forward_with(
                 &self,
-                inputs: &#inputs<'_>,
+                inputs: &#inputs<::sparsek::TensorView<'_>>,
                 options: &::sparsek::Options<'_>,
             ) -> ::core::result::Result<::sparsek::Forward, ::sparsek::Error> {
                 self.kernel.forward(&inputs.by_name(), options)
@@ -179,7 +255,7 @@ fn kernel_struct(kernel: &ast::Kernel, name: &Ident, inputs: &Ident, json: &str)
             /// Fails when a tensor's shape or element type does not fit.
             pub fn backward(
                 &self,
-                inputs: &#inputs<'_>,
+                inputs: &#inputs<::sparsek::TensorView<'_>>,
                 forward: &::sparsek::Forward,
                 d_o: &::sparsek::TensorView<'_>,
             ) -> ::core::result::Result<::sparsek::Gradients, ::sparsek::Error> {
@@ -189,12 +265,17 @@ fn kernel_struct(kernel: &ast::Kernel, name: &Ident, inputs: &Ident, json: &str)
             /// [`Self::backward`] with options: packed sequences, the gradients wanted, progress.
             pub fn backward_with(
                 &self,
-                inputs: &#inputs<'_>,
+                inputs: &#inputs<::sparsek::TensorView<'_>>,
                 forward: &::sparsek::Forward,
                 d_o: &::sparsek::TensorView<'_>,
                 options: &::sparsek::Options<'_>,
             ) -> ::core::result::Result<::sparsek::Gradients, ::sparsek::Error> {
                 self.kernel.backward(&inputs.by_name(), forward, d_o, options)
+            }
+
+            /// This kernel on a GPU. Its code is compiled by the first call that needs it.
+            pub fn cuda(&self, device: &::sparsek::cuda::Device) -> #cuda {
+                #cuda { kernel: self.kernel.cuda(device) }
             }
 
             /// The instance behind this type.

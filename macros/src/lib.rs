@@ -14,13 +14,14 @@ use sparsek_dsl::parse::compile_tokens;
 /// * `Name`, one instance of the kernel, with `Name::new(Spec)`, `forward`, `backward`, the same
 ///   with options (`forward_with`, `backward_with`), `kernel()`, and `Name::PROGRAM` and
 ///   `Name::program()`, the typed program that it runs;
-/// * `NameInputs`, a struct with one field for each input, an `Option` where the input has a
-///   default.
+/// * `NameInputs<T>`, a struct with one field for each input, an `Option` where the input has a
+///   default; `T` is the type of tensors, of the host or of a GPU;
+/// * `NameCuda`, what `Name::cuda(&Device)` gives: the same calls on a GPU.
 ///
-/// Both have the visibility and `Name` the documentation that the kernel is declared with.
+/// All have the visibility and `Name` the documentation that the kernel is declared with.
 ///
 /// What is wrong with a kernel is a compile error at the token it is about. A kernel with errors
-/// still defines its two types, so that code around it is checked as usual.
+/// still defines its types, so that code around it is checked as usual.
 #[proc_macro]
 pub fn sparsek_kernel(input: TokenStream) -> TokenStream {
     let compiled = compile_tokens(input.into());

@@ -1,7 +1,8 @@
 //! Tensors checked against a program's inputs.
 
 use crate::error::elem_needed;
-use crate::{Data, Error, Inputs, TensorView};
+use crate::tensor::View;
+use crate::{DType, Data, Error, NamedTensors, TensorView};
 use sparsek_dsl::ir::{Class, Input, InputId, Instance, Kind, Program, Role};
 
 /// Sizes of one call.
@@ -80,13 +81,13 @@ impl Sequences {
 
 /// An input tensor that fits its declaration.
 #[derive(Clone, Debug)]
-pub(crate) struct BoundInput<'a> {
-    pub(crate) view: TensorView<'a>,
+pub(crate) struct BoundInput<V> {
+    pub(crate) view: V,
     /// For PerQuery and PerKey extras: whether the tensor has a head axis.
     pub(crate) per_head: bool,
 }
 
-impl<'a> BoundInput<'a> {
+impl<'a> BoundInput<TensorView<'a>> {
     pub(crate) fn data(&self) -> Data<'a> {
         self.view.data()
     }
@@ -94,18 +95,21 @@ impl<'a> BoundInput<'a> {
 
 /// The tensors of one call, checked.
 #[derive(Clone, Debug)]
-pub(crate) struct Bound<'a> {
+pub(crate) struct Bound<V> {
     pub(crate) sizes: Sizes,
-    inputs: Vec<Option<BoundInput<'a>>>,
+    inputs: Vec<Option<BoundInput<V>>>,
 }
 
-impl<'a> Bound<'a> {
+/// The tensors of one call on the host.
+pub(crate) type HostBound<'a> = Bound<TensorView<'a>>;
+
+impl<V: View> Bound<V> {
     /// Checks every tensor's shape and type against the program's inputs.
     pub(crate) fn new(
         instance: &Instance,
         program: &Program,
-        inputs: &Inputs<'a>,
-    ) -> Result<Bound<'a>, Error> {
+        inputs: &NamedTensors<V>,
+    ) -> Result<Bound<V>, Error> {
         if let Some(name) = inputs.names().find(|n| program.input_named(n).is_none()) {
             let known: Vec<&str> = program.inputs.iter().map(|i| i.name.as_str()).collect();
             return Err(Error::UnknownInput {
@@ -127,7 +131,7 @@ impl<'a> Bound<'a> {
     }
 
     /// The tensor of an input; `None` when it takes its default.
-    pub(crate) fn get(&self, id: InputId) -> Option<&BoundInput<'a>> {
+    pub(crate) fn get(&self, id: InputId) -> Option<&BoundInput<V>> {
         self.inputs.get(id.index()).and_then(Option::as_ref)
     }
 }
@@ -155,7 +159,11 @@ fn layout(input: &Input) -> &'static str {
 }
 
 /// The sizes that q and k give.
-fn sizes(instance: &Instance, program: &Program, inputs: &Inputs<'_>) -> Result<Sizes, Error> {
+fn sizes<V: View>(
+    instance: &Instance,
+    program: &Program,
+    inputs: &NamedTensors<V>,
+) -> Result<Sizes, Error> {
     let shape_of = |role: Role| -> Result<[usize; 4], Error> {
         let Some(input) = program.inputs.iter().find(|i| i.role == role) else {
             let rule = format!("no input in the role {role:?}");
@@ -199,12 +207,12 @@ pub(crate) fn shapes(role: Role, class: Class, sizes: &Sizes) -> Vec<Vec<usize>>
     }
 }
 
-fn check<'a>(
+fn check<V: View>(
     instance: &Instance,
     input: &Input,
-    view: &TensorView<'a>,
+    view: &V,
     sizes: &Sizes,
-) -> Result<BoundInput<'a>, Error> {
+) -> Result<BoundInput<V>, Error> {
     let allowed = shapes(input.role, input.ty.class, sizes);
     if !allowed.iter().any(|s| s == view.shape()) {
         let listed: Vec<String> = allowed.iter().map(|s| format!("{s:?}")).collect();
@@ -215,15 +223,15 @@ fn check<'a>(
             expected: format!("{axes} = {} is needed, as q and k have it", listed.join(" or ")),
         });
     }
-    let found = view.data();
+    let found = view.dtype();
     let expected = match input.ty.kind {
         Kind::Vector => (found.elem() != Some(instance.elem)).then(|| elem_needed(instance.elem)),
-        Kind::I32 => (!matches!(found, Data::I32(_))).then(|| "i32".to_owned()),
-        Kind::F32 | Kind::Bool => (!matches!(found, Data::F32(_))).then(|| "f32".to_owned()),
+        Kind::I32 => (found != DType::I32).then(|| "i32".to_owned()),
+        Kind::F32 | Kind::Bool => (found != DType::F32).then(|| "f32".to_owned()),
     };
     match expected {
         Some(expected) => {
-            Err(Error::Type { name: input.name.clone(), found: found.type_name(), expected })
+            Err(Error::Type { name: input.name.clone(), found: found.name(), expected })
         }
         None => Ok(BoundInput {
             view: view.clone(),

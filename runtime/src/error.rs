@@ -93,6 +93,9 @@ pub enum Error {
         /// Its gradients.
         known: String,
     },
+    /// Something is missing for a GPU, or went wrong on it.
+    #[error(transparent)]
+    Cuda(#[from] crate::cuda::Error),
     /// The program needs what the CPU backend does not do.
     #[error("the CPU backend cannot run kernel {kernel}: {reason}")]
     Unsupported {

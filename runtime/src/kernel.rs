@@ -6,50 +6,75 @@ use crate::{Error, Tensor, TensorView};
 use sparsek_dsl::backward;
 use sparsek_dsl::ir::{Direction, Instance, Program, Spec, check};
 use std::fmt;
+use std::sync::Arc;
 
 /// One instance of a program: its parameters are constants, its backward is derived.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    instance: Instance,
-    backward: Program,
+    pub(crate) instance: Arc<Instance>,
+    pub(crate) backward: Arc<Program>,
     forward_pass: ForwardPass,
 }
 
-/// Input tensors by name.
-#[derive(Clone, Debug, Default)]
-pub struct Inputs<'a> {
-    tensors: Vec<(String, TensorView<'a>)>,
+/// Tensors by name.
+#[derive(Clone, Debug)]
+pub struct NamedTensors<T> {
+    tensors: Vec<(String, T)>,
 }
 
-impl<'a> Inputs<'a> {
+/// Input tensors on the host, by name.
+pub type Inputs<'a> = NamedTensors<TensorView<'a>>;
+
+impl<T> Default for NamedTensors<T> {
+    fn default() -> Self {
+        NamedTensors { tensors: Vec::new() }
+    }
+}
+
+impl<T> NamedTensors<T> {
     /// No tensors.
-    pub fn new() -> Inputs<'a> {
-        Inputs::default()
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// With one more tensor; a second one of the same name takes the place of the first.
-    pub fn with(mut self, name: &str, view: TensorView<'a>) -> Inputs<'a> {
+    pub fn with(mut self, name: &str, tensor: T) -> Self {
         self.tensors.retain(|(n, _)| n != name);
-        self.tensors.push((name.to_owned(), view));
+        self.tensors.push((name.to_owned(), tensor));
         self
     }
 
     /// With one more tensor, if there is one.
-    pub fn with_optional(self, name: &str, view: Option<TensorView<'a>>) -> Inputs<'a> {
-        match view {
-            Some(view) => self.with(name, view),
+    pub fn with_optional(self, name: &str, tensor: Option<T>) -> Self {
+        match tensor {
+            Some(tensor) => self.with(name, tensor),
             None => self,
         }
     }
 
     /// The tensor of that name.
-    pub fn get(&self, name: &str) -> Option<&TensorView<'a>> {
+    pub fn get(&self, name: &str) -> Option<&T> {
         self.tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t)
+    }
+
+    /// The tensor of that name, to be written.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut T> {
+        self.tensors.iter_mut().find(|(n, _)| n == name).map(|(_, t)| t)
+    }
+
+    /// Every tensor with its name, to be written.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut T)> {
+        self.tensors.iter_mut().map(|(n, t)| (n.as_str(), t))
     }
 
     /// The names of all tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.iter().map(|(n, _)| n.as_str())
+    }
+
+    /// Every tensor with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.tensors.iter().map(|(n, t)| (n.as_str(), t))
     }
 }
 
@@ -127,7 +152,7 @@ impl Kernel {
             return Err(Error::IllFormed { kernel: program.name.clone(), rule });
         }
         let forward_pass = ForwardPass::compile(&instance)?;
-        Ok(Kernel { instance, backward, forward_pass })
+        Ok(Kernel { instance: Arc::new(instance), backward: Arc::new(backward), forward_pass })
     }
 
     /// The program with its parameters put in.
@@ -156,7 +181,8 @@ impl Kernel {
         d_o: &TensorView<'_>,
         options: &Options<'_>,
     ) -> Result<Gradients, Error> {
-        let names = self.wanted(inputs, options)?;
+        let given = |name: &str| inputs.get(name).is_some();
+        let names = wanted(&self.backward, given, options.wanted.as_deref())?;
         let program = self.backward.with_outputs(|n| names.iter().any(|w| w == n));
         let all = inputs
             .clone()
@@ -168,22 +194,28 @@ impl Kernel {
         let backward = Backward::compile(&self.instance, &program)?;
         backward.run(&bound, &sequences, forward, options.progress)
     }
+}
 
-    fn wanted(&self, inputs: &Inputs<'_>, options: &Options<'_>) -> Result<Vec<String>, Error> {
-        let all = || self.backward.outputs.iter().map(|o| o.name.as_str());
-        match &options.wanted {
-            None => Ok(all()
-                .filter(|n| inputs.get(n.strip_prefix("d_").unwrap_or(n)).is_some())
-                .map(str::to_owned)
-                .collect()),
-            Some(names) => match names.iter().find(|n| all().all(|known| known != n.as_str())) {
-                Some(unknown) => Err(Error::UnknownGradient {
-                    kernel: self.instance.program.name.clone(),
-                    name: unknown.clone(),
-                    known: all().collect::<Vec<_>>().join(", "),
-                }),
-                None => Ok(names.clone()),
-            },
-        }
+/// The gradients to compute: those asked for, or of every input that was given. `backward` is the
+/// program with every gradient.
+pub(crate) fn wanted(
+    backward: &Program,
+    given: impl Fn(&str) -> bool,
+    asked: Option<&[String]>,
+) -> Result<Vec<String>, Error> {
+    let all = || backward.outputs.iter().map(|o| o.name.as_str());
+    match asked {
+        None => Ok(all()
+            .filter(|n| given(n.strip_prefix("d_").unwrap_or(n)))
+            .map(str::to_owned)
+            .collect()),
+        Some(names) => match names.iter().find(|n| all().all(|known| known != n.as_str())) {
+            Some(unknown) => Err(Error::UnknownGradient {
+                kernel: backward.name.clone(),
+                name: unknown.clone(),
+                known: all().collect::<Vec<_>>().join(", "),
+            }),
+            None => Ok(names.to_vec()),
+        },
     }
 }

@@ -42,14 +42,15 @@
 
 mod bind;
 mod cpu;
+pub mod cuda;
 mod error;
 mod kernel;
 mod tensor;
 
 pub use error::Error;
-pub use kernel::{Forward, Gradients, Inputs, Kernel, Options};
+pub use kernel::{Forward, Gradients, Inputs, Kernel, NamedTensors, Options};
 pub use sparsek_dsl as dsl;
 pub use sparsek_dsl::Elem;
 pub use sparsek_dsl::ir::{Program, Spec, SpecError};
 pub use sparsek_macros::sparsek_kernel;
-pub use tensor::{Data, Storage, Tensor, TensorView};
+pub use tensor::{DType, Data, Storage, Tensor, TensorView};

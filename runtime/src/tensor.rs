@@ -5,6 +5,77 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use sparsek_dsl::Elem;
 
+/// Type of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// f32
+    F32,
+    /// f16
+    F16,
+    /// bf16
+    Bf16,
+    /// i32
+    I32,
+}
+
+impl DType {
+    /// Its name: `f32`, `f16`, `bf16`, `i32`.
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::Bf16 => "bf16",
+            DType::I32 => "i32",
+        }
+    }
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F32 | DType::I32 => 4,
+            DType::F16 | DType::Bf16 => 2,
+        }
+    }
+
+    /// The floating-point element type; `None` for i32.
+    pub fn elem(self) -> Option<Elem> {
+        match self {
+            DType::F32 => Some(Elem::F32),
+            DType::F16 => Some(Elem::F16),
+            DType::Bf16 => Some(Elem::Bf16),
+            DType::I32 => None,
+        }
+    }
+}
+
+impl From<Elem> for DType {
+    fn from(elem: Elem) -> DType {
+        match elem {
+            Elem::F32 => DType::F32,
+            Elem::F16 => DType::F16,
+            Elem::Bf16 => DType::Bf16,
+        }
+    }
+}
+
+/// A tensor as far as shapes are checked.
+pub(crate) trait View: Clone {
+    /// Its dimensions, outermost first.
+    fn shape(&self) -> &[usize];
+    /// Type of its elements.
+    fn dtype(&self) -> DType;
+}
+
+impl View for TensorView<'_> {
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn dtype(&self) -> DType {
+        self.data.dtype()
+    }
+}
+
 /// Borrowed elements of a tensor.
 #[derive(Clone, Copy, Debug)]
 pub enum Data<'a> {
@@ -34,24 +105,24 @@ impl Data<'_> {
         self.len() == 0
     }
 
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Data::F32(_) => DType::F32,
+            Data::F16(_) => DType::F16,
+            Data::Bf16(_) => DType::Bf16,
+            Data::I32(_) => DType::I32,
+        }
+    }
+
     /// The element type's name.
     pub fn type_name(&self) -> &'static str {
-        match self {
-            Data::F32(_) => "f32",
-            Data::F16(_) => "f16",
-            Data::Bf16(_) => "bf16",
-            Data::I32(_) => "i32",
-        }
+        self.dtype().name()
     }
 
     /// The floating-point element type; `None` for i32.
     pub fn elem(&self) -> Option<Elem> {
-        match self {
-            Data::F32(_) => Some(Elem::F32),
-            Data::F16(_) => Some(Elem::F16),
-            Data::Bf16(_) => Some(Elem::Bf16),
-            Data::I32(_) => None,
-        }
+        self.dtype().elem()
     }
 
     /// Writes elements `start..start + out.len()` as f32.

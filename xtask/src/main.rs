@@ -1,6 +1,8 @@
 //! Project tasks: `cargo xtask --help`.
 
-use std::path::Path;
+mod nvrtc;
+
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const HELP: &str = "\
@@ -11,6 +13,7 @@ Usage: cargo xtask <TASK>
 Tasks:
   test    formatting, lints, documentation, then every test and doc test of every package
   lint    formatting, lints and documentation only
+  nvrtc   fetches NVRTC and its headers into target/nvrtc, for machines without CUDA
   help    this text
 
 Example:
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
     let done = match args.as_slice() {
         ["test"] => lint().and_then(|()| test()),
         ["lint"] => lint(),
+        ["nvrtc"] => nvrtc::fetch(&target()).map(|at| println!("{}", at.display())),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
@@ -56,6 +60,8 @@ fn lint() -> Result<(), String> {
 }
 
 fn test() -> Result<(), String> {
+    // Generated code is compiled by the tests; without NVRTC they would have nothing to say.
+    nvrtc::fetch(&target())?;
     // The command-line tests run the binary; it is built before they start.
     cargo(&["build", "--package", "sparsek-cli"])?;
     cargo(&["test", "--workspace"])
@@ -63,6 +69,14 @@ fn test() -> Result<(), String> {
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR").filter(|v| !v.is_empty()) {
+        Some(folder) => root().join(folder),
+        None => root().join("target"),
+    }
 }
 
 /// Whether a component of the toolchain is there; a minimal installation has neither.

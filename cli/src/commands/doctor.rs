@@ -2,16 +2,16 @@
 
 use crate::failure::{Failure, Outcome};
 use crate::machine;
-use crate::terminal::Channel;
+use crate::terminal::{Channel, bytes};
 use clap::Args;
-use std::ffi::OsStr;
+use sparsek::cuda;
+use sparsek::cuda::nvrtc::Nvrtc;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 /// Arguments of `sparsek doctor`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Nothing is loaded or changed: libraries are looked for where the system's loader would look.
+Nothing is changed: the driver and NVRTC are loaded and asked what they are, as a run would.
 
 Example:
   sparsek doctor")]
@@ -20,20 +20,18 @@ pub(crate) struct DoctorArgs {}
 pub(crate) fn run(_: &DoctorArgs) -> Result<Outcome, Failure> {
     let mut out = String::new();
     let mut line = |name: &str, text: String| out.push_str(&format!("{name:<9}{text}\n"));
-    line("sparsek", format!("{}, CPU backend", env!("CARGO_PKG_VERSION")));
+    line("sparsek", format!("{}, CPU and CUDA backends", env!("CARGO_PKG_VERSION")));
     line("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH));
     line("CPU", machine::cpu_model());
     line("threads", threads());
     let simd = machine::simd();
     line("SIMD", if simd.is_empty() { "none found".to_owned() } else { simd.join(" ") });
-    let gpus = gpus();
-    line("GPU", if gpus.is_empty() { "not found".to_owned() } else { gpus.join("; ") });
     line("driver", driver());
+    match cuda::devices() {
+        Ok(devices) => devices.iter().for_each(|d| line("GPU", gpu(d))),
+        Err(reason) => line("GPU", format!("none that can be used: {reason}")),
+    }
     line("NVRTC", nvrtc());
-    line(
-        "",
-        "this build runs kernels on the CPU; it uses neither GPU, driver nor NVRTC".to_owned(),
-    );
     line("cache", cache());
     Channel::Stdout.write(&out)?;
     Ok(Outcome::Done)
@@ -47,73 +45,48 @@ fn threads() -> String {
     }
 }
 
-/// Names of NVIDIA GPUs that the kernel driver knows.
-fn gpus() -> Vec<String> {
-    let Ok(entries) = fs::read_dir("/proc/driver/nvidia/gpus") else { return Vec::new() };
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter_map(|e| fs::read_to_string(e.path().join("information")).ok())
-        .filter_map(|text| {
-            let line = text.lines().find(|l| l.starts_with("Model:"))?;
-            Some(line.trim_start_matches("Model:").trim().to_owned())
-        })
-        .collect();
-    names.sort();
-    names
-}
-
+/// Release of CUDA of the driver's library, and the kernel driver's own version.
 fn driver() -> String {
-    let version = fs::read_to_string("/proc/driver/nvidia/version").ok().and_then(|text| {
+    let kernel = fs::read_to_string("/proc/driver/nvidia/version").ok().and_then(|text| {
         let words: Vec<&str> = text.lines().next()?.split_whitespace().collect();
         let number = words.iter().find(|w| w.contains('.') && w.starts_with(char::is_numeric))?;
-        Some((*number).to_owned())
+        Some(format!(", NVIDIA {number}"))
     });
-    let library = find_library("libcuda.so");
-    match (version, library) {
-        (Some(v), Some(at)) => format!("NVIDIA {v}, {}", at.display()),
-        (Some(v), None) => format!("NVIDIA {v}, but libcuda.so was not found"),
-        (None, Some(at)) => format!("{}, but the NVIDIA kernel driver is not loaded", at.display()),
-        (None, None) => "libcuda.so not found: no CUDA program can run here".to_owned(),
+    match cuda::driver_version() {
+        Ok(version) => format!("CUDA {version}{}", kernel.unwrap_or_default()),
+        Err(reason) => reason.to_string(),
     }
+}
+
+fn gpu(device: &cuda::DeviceInfo) -> String {
+    let (major, minor) = device.capability;
+    let target = match device.target {
+        Some(target) => format!("code for {target}"),
+        None => "no code for it".to_owned(),
+    };
+    format!(
+        "cuda:{}: {}, compute capability {major}.{minor}, {}, {target}",
+        device.ordinal,
+        device.name,
+        bytes(device.memory as u64)
+    )
 }
 
 fn nvrtc() -> String {
-    match find_library("libnvrtc.so") {
-        Some(at) => at.display().to_string(),
-        None => "libnvrtc.so not found: CUDA C cannot be compiled here".to_owned(),
+    match Nvrtc::find() {
+        Ok(nvrtc) => {
+            let headers = match nvrtc.headers() {
+                Some(folder) => format!("headers in {}", folder.display()),
+                None => "but the CUDA headers were not found".to_owned(),
+            };
+            format!("{}, {}, {headers}", nvrtc.version(), nvrtc.path().display())
+        }
+        Err(reason) => reason.to_string(),
     }
 }
 
-/// The first file whose name starts with `stem` where the loader looks for libraries.
-fn find_library(stem: &str) -> Option<PathBuf> {
-    let named = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let usual = [
-        "/usr/local/cuda/lib64",
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib64",
-        "/usr/lib",
-        "/usr/local/lib",
-        "/usr/lib/wsl/lib",
-    ];
-    let folders = std::env::split_paths(&named).chain(usual.iter().map(PathBuf::from));
-    folders.into_iter().find_map(|folder| library_in(&folder, stem))
-}
-
-fn library_in(folder: &Path, stem: &str) -> Option<PathBuf> {
-    let starts = |name: &OsStr| name.as_encoded_bytes().starts_with(stem.as_bytes());
-    let mut found: Vec<PathBuf> = fs::read_dir(folder)
-        .ok()?
-        .flatten()
-        .filter(|e| starts(&e.file_name()))
-        .map(|e| e.path())
-        .collect();
-    found.sort();
-    found.into_iter().next()
-}
-
 fn cache() -> String {
-    let Some((folder, chosen_by)) = machine::cache_folder() else {
+    let Some((folder, chosen_by)) = cuda::cache::folder() else {
         return "no place for it: set SPARSEK_CACHE_DIR".to_owned();
     };
     let state = match fs::metadata(&folder) {

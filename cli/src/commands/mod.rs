@@ -1,5 +1,7 @@
 //! One file for each subcommand, and the arguments that several of them share.
 
+pub(crate) mod bench;
+pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod doctor;
 pub(crate) mod emit;
@@ -55,44 +57,6 @@ fn parse_setting(text: &str) -> Result<(String, i64), String> {
     let (name, value) = named.ok_or("write it as NAME=INT")?;
     let value = value.trim().parse().map_err(|_| format!("`{value}` is not an integer"))?;
     Ok((name.trim().to_owned(), value))
-}
-
-/// Where a kernel runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Device {
-    /// The best there is.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// A CUDA device.
-    Cuda(u32),
-}
-
-impl Device {
-    /// The value of `--device`.
-    pub(crate) fn parse(text: &str) -> Result<Device, String> {
-        let number = |n: &str| n.parse().map_err(|_| format!("`{n}` is not a device number"));
-        match text {
-            "auto" => Ok(Device::Auto),
-            "cpu" => Ok(Device::Cpu),
-            "cuda" => Ok(Device::Cuda(0)),
-            _ => match text.strip_prefix("cuda:") {
-                Some(n) => Ok(Device::Cuda(number(n)?)),
-                None => Err("a device is auto, cpu, cuda or cuda:N".to_owned()),
-            },
-        }
-    }
-
-    /// Refuses a device that this build cannot use: a run never moves elsewhere silently.
-    pub(crate) fn usable(self) -> Result<(), Failure> {
-        match self {
-            Device::Auto | Device::Cpu => Ok(()),
-            Device::Cuda(n) => {
-                Err(Failure::new(format_args!("cuda:{n}: this build has no CUDA backend"))
-                    .help("run with --device cpu, or leave --device out"))
-            }
-        }
-    }
 }
 
 /// What a kernel's error means to whoever wrote the command line.

@@ -1,9 +1,9 @@
 //! `sparsek plan`: which keys each query sees, in numbers and as a picture.
 
 use super::{Parameters, failure};
+use crate::backend::{Backend, Device, Done};
 use crate::failure::{Failure, Outcome};
 use crate::picture::Picture;
-use crate::progress::Progress;
 use crate::table::Table;
 use crate::target::Target;
 use crate::tensors::file::{HostTensor, TensorFile};
@@ -11,7 +11,7 @@ use crate::tensors::inputs::{self, Loaded};
 use crate::terminal::{Channel, thousands};
 use clap::Args;
 use sparsek::dsl::ir::{Instance, Op};
-use sparsek::{Forward, Kernel, Options, Storage};
+use sparsek::{Kernel, Storage};
 use std::path::PathBuf;
 
 /// Arguments of `sparsek plan`.
@@ -48,6 +48,9 @@ pub(crate) struct PlanArgs {
     /// Heading of the picture [default: the kernel, its input and its parameters]
     #[arg(long, value_name = "TEXT", requires = "svg")]
     title: Option<String>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE", value_parser = Device::parse)]
+    device: Device,
     #[command(flatten)]
     parameters: Parameters,
 }
@@ -71,6 +74,7 @@ struct Summary {
 }
 
 pub(crate) fn run(args: &PlanArgs) -> Result<Outcome, Failure> {
+    let backend = Backend::open(args.device)?;
     let target = Target::find(&args.kernel)?;
     let file = TensorFile::open(&args.input)?;
     let apart = |path| target.destination(path)?.apart_from(&args.input, "input");
@@ -78,28 +82,21 @@ pub(crate) fn run(args: &PlanArgs) -> Result<Outcome, Failure> {
     let spec = inputs::spec(&target.program, &file, &args.parameters.flags()?)?;
     let kernel = Kernel::from_program(&target.program, &spec).map_err(|e| failure(e, None))?;
     let loaded = Loaded::read(&target.program, spec.elem, &file, false)?;
-    let forward = selection(&kernel, &loaded).map_err(|e| failure(e, Some(&file)))?;
-    let plans = Plans::new(kernel.instance(), &loaded, &forward)?;
+    let done = backend.runner(&kernel, false).run(&loaded, true);
+    let done = done.map_err(|e| failure(e, Some(&file)))?;
+    let plans = Plans::new(kernel.instance(), &loaded, &done)?;
 
     let channel = match &destination {
         Some(d) if d.is_direct() => Channel::Stderr,
         _ => Channel::Stdout,
     };
-    channel.write(&report(&target, kernel.instance(), &plans))?;
+    channel.write(&report(&target, &backend, kernel.instance(), &plans))?;
     if let Some(destination) = destination {
         let svg = draw(args, &target, kernel.instance(), &plans)?;
         destination.write(|out| out.write_all(svg.as_bytes()))?;
         channel.write(&format!("  drew {}\n", destination.path().display()))?;
     }
     Ok(Outcome::Done)
-}
-
-fn selection(kernel: &Kernel, loaded: &Loaded) -> Result<Forward, sparsek::Error> {
-    let inputs = loaded.inputs()?;
-    let bar = Progress::new("forward");
-    let update = |done, total| bar.update(done, total);
-    let cu_seqlens = loaded.cu_seqlens.as_deref();
-    kernel.forward(&inputs, &Options { cu_seqlens, wanted: None, progress: Some(&update) })
 }
 
 /// The plans of every head and sequence of a call.
@@ -119,7 +116,7 @@ impl<'a> Plans<'a> {
     fn new(
         instance: &Instance,
         loaded: &'a Loaded,
-        forward: &'a Forward,
+        forward: &'a Done,
     ) -> Result<Plans<'a>, Failure> {
         let (Some(tau), Some(expiry)) = (forward.tau.as_f32(), forward.expiry.as_i32()) else {
             return Err(Failure::new("the backend gave no plan"));
@@ -195,10 +192,11 @@ impl HeadPlan<'_> {
     }
 }
 
-fn report(target: &Target, instance: &Instance, plans: &Plans<'_>) -> String {
+fn report(target: &Target, backend: &Backend, instance: &Instance, plans: &Plans<'_>) -> String {
     let mut out = format!(
-        "{}: k {}, window {}, {} sinks, {} positions\n",
+        "{} on {}: k {}, window {}, {} sinks, {} positions\n",
         target.name,
+        backend.describe(),
         instance.k,
         instance.w,
         instance.sinks,

@@ -1,21 +1,21 @@
 //! `sparsek run`: a kernel on tensors from a file.
 
-use super::{Device, Parameters, failure};
+use super::{Parameters, failure};
+use crate::backend::{Backend, Device, Done};
 use crate::expect::{self, compare};
 use crate::failure::{Failure, Outcome};
-use crate::machine;
-use crate::progress::Progress;
 use crate::target::Target;
 use crate::tensors::file::TensorFile;
 use crate::tensors::inputs::{self, Loaded};
 use crate::tensors::output::write_tensors;
 use crate::terminal::{self, Channel, duration, note, thousands};
+use crate::work::{self, Work};
 use clap::Args;
 use sparsek::dsl::ir::Instance;
-use sparsek::{Forward, Gradients, Kernel, Options, Tensor};
+use sparsek::{Kernel, Tensor};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Arguments of `sparsek run`.
 #[derive(Args, Debug)]
@@ -49,39 +49,16 @@ pub(crate) struct RunArgs {
     backward: bool,
 }
 
-/// Results and how long they took.
-struct Done {
-    forward: Forward,
-    forward_time: Duration,
-    backward: Option<(Gradients, Duration)>,
-}
-
-impl Done {
-    /// Every output tensor, in the order in which they are written.
-    fn tensors(&self) -> Vec<(String, &Tensor)> {
-        let f = &self.forward;
-        let mut all = vec![
-            ("o".to_owned(), &f.o),
-            ("lse".to_owned(), &f.lse),
-            ("tau".to_owned(), &f.tau),
-            ("expiry".to_owned(), &f.expiry),
-        ];
-        if let Some((gradients, _)) = &self.backward {
-            all.extend(gradients.iter().map(|(name, tensor)| (name.to_owned(), tensor)));
-        }
-        all
-    }
-}
-
 pub(crate) fn run(args: &RunArgs) -> Result<Outcome, Failure> {
-    args.device.usable()?;
+    let backend = Backend::open(args.device)?;
     let target = Target::find(&args.kernel)?;
     let file = TensorFile::open(&args.input)?;
     let destination = target.destination(&args.output)?.apart_from(&args.input, "input")?;
     let spec = inputs::spec(&target.program, &file, &args.parameters.flags()?)?;
     let kernel = Kernel::from_program(&target.program, &spec).map_err(|e| failure(e, None))?;
     let loaded = Loaded::read(&target.program, spec.elem, &file, args.backward)?;
-    let done = compute(&kernel, &loaded).map_err(|e| failure(e, Some(&file)))?;
+    let done = backend.runner(&kernel, false).run(&loaded, true);
+    let done = done.map_err(|e| failure(e, Some(&file)))?;
 
     let tensors = done.tensors();
     let metadata = metadata(&target, kernel.instance());
@@ -92,7 +69,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     // Standard output may be where the tensors went.
     let channel = if destination.is_direct() { Channel::Stderr } else { Channel::Stdout };
     let names: Vec<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
-    let mut report = describe(&target, kernel.instance(), &loaded, &done);
+    let mut report = describe(&target, &backend, kernel.instance(), &loaded, &done);
     report.push_str(&format!(
         "  wrote {}: {} ({})\n",
         destination.path().display(),
@@ -125,34 +102,6 @@ fn expectations(
     compare::rows(kernel, file, loaded, tensors).map(Some)
 }
 
-fn compute(kernel: &Kernel, loaded: &Loaded) -> Result<Done, sparsek::Error> {
-    let inputs = loaded.inputs()?;
-    let cu_seqlens = loaded.cu_seqlens.as_deref();
-    let d_o = loaded.d_o.as_ref().map(|t| t.view()).transpose()?;
-    let timed = |what: &'static str| {
-        let progress = Progress::new(what);
-        (Instant::now(), progress)
-    };
-    let (start, bar) = timed("forward");
-    let update = |done, total| bar.update(done, total);
-    let options = Options { cu_seqlens, wanted: None, progress: Some(&update) };
-    let forward = kernel.forward(&inputs, &options)?;
-    let forward_time = start.elapsed();
-    drop(bar);
-
-    let backward = match d_o {
-        None => None,
-        Some(d_o) => {
-            let (start, bar) = timed("backward");
-            let update = |done, total| bar.update(done, total);
-            let options = Options { cu_seqlens, wanted: None, progress: Some(&update) };
-            let gradients = kernel.backward(&inputs, &forward, &d_o, &options)?;
-            Some((gradients, start.elapsed()))
-        }
-    };
-    Ok(Done { forward, forward_time, backward })
-}
-
 fn metadata(target: &Target, instance: &Instance) -> BTreeMap<String, String> {
     [
         ("kernel", target.program.name.clone()),
@@ -168,7 +117,13 @@ fn metadata(target: &Target, instance: &Instance) -> BTreeMap<String, String> {
 }
 
 /// What was run, where and how fast.
-fn describe(target: &Target, instance: &Instance, loaded: &Loaded, done: &Done) -> String {
+fn describe(
+    target: &Target,
+    backend: &Backend,
+    instance: &Instance,
+    loaded: &Loaded,
+    done: &Done,
+) -> String {
     let shape = |name: &str| loaded.get(name).map_or(&[][..], |t| t.shape.as_slice());
     let (batch, n, query_heads) = match shape("q") {
         &[b, n, h, _] => (b, n, h),
@@ -179,17 +134,16 @@ fn describe(target: &Target, instance: &Instance, loaded: &Loaded, done: &Done) 
         Some(bounds) => format!("{} packed sequences", bounds.len().saturating_sub(1)),
         None => format!("batch {batch}"),
     };
-    let pairs = seen_pairs(instance, &done.forward, loaded.cu_seqlens.as_deref());
-    let useful = pairs as f64 * (query_heads / kv_heads.max(1)) as f64 * instance.d as f64;
-    let rate = |factor: f64, time: Duration| {
-        format!("{:>9.1} GFLOP/s", factor * useful / time.as_secs_f64().max(1e-9) / 1e9)
+    let pairs = work::seen_pairs(&done.expiry, instance.sinks, loaded.cu_seqlens.as_deref());
+    let work = Work::new(pairs, query_heads / kv_heads.max(1), instance.d);
+    let rate = |operations: f64, time: Duration| {
+        format!("{:>9.1} GFLOP/s", operations / time.as_secs_f64().max(1e-9) / 1e9)
     };
     let mut out = format!(
-        "{} on the CPU: {}, {} threads\n  {sequences}, {} positions, {query_heads} query heads, \
+        "{} on {}\n  {sequences}, {} positions, {query_heads} query heads, \
          {kv_heads} key-value heads, head dimension {}\n  k {}, window {}{}, {}\n",
         target.name,
-        machine::cpu_model(),
-        machine::threads(),
+        backend.describe(),
         thousands(n),
         instance.d,
         instance.k,
@@ -197,35 +151,21 @@ fn describe(target: &Target, instance: &Instance, loaded: &Loaded, done: &Done) 
         if instance.sinks > 0 { format!(", {} sinks", instance.sinks) } else { String::new() },
         instance.elem
     );
+    let times = done.times;
+    if let Some(plan) = times.plan {
+        out.push_str(&format!("  plan     {:>10}\n", duration(plan)));
+    }
     out.push_str(&format!(
         "  forward  {:>10}  {}  (plan included)\n",
-        duration(done.forward_time),
-        rate(4.0, done.forward_time)
+        duration(times.forward),
+        rate(work.forward, times.forward)
     ));
-    if let Some((_, time)) = &done.backward {
-        out.push_str(&format!("  backward {:>10}  {}\n", duration(*time), rate(10.0, *time)));
+    if let Some(time) = times.backward {
+        out.push_str(&format!(
+            "  backward {:>10}  {}\n",
+            duration(time),
+            rate(work.backward, time)
+        ));
     }
     out
-}
-
-/// Pairs of a query position and a key that it sees before predicates, over batch and key-value
-/// heads: a key is seen from its own position to its expiry.
-fn seen_pairs(instance: &Instance, forward: &Forward, cu_seqlens: Option<&[i32]>) -> u64 {
-    let (Some(expiry), &[_, _, n]) = (forward.expiry.as_i32(), forward.expiry.shape()) else {
-        return 0;
-    };
-    let whole = [0, i32::try_from(n).unwrap_or(i32::MAX)];
-    let bounds = cu_seqlens.unwrap_or(&whole);
-    let mut pairs = 0;
-    for row in expiry.chunks_exact(n.max(1)) {
-        for sequence in bounds.windows(2) {
-            let length = sequence[1] - sequence[0];
-            let keys = &row[sequence[0] as usize..sequence[1] as usize];
-            for (j, expiry) in keys.iter().enumerate() {
-                let end = if j < instance.sinks { length } else { *expiry };
-                pairs += u64::try_from(i64::from(end) - j as i64).unwrap_or(0);
-            }
-        }
-    }
-    pairs
 }

@@ -1,10 +1,12 @@
 //! `sparsek verify`: results of a backend next to float64 references.
 
 use super::{Parameters, failure};
+use crate::backend::{Backend, Device};
 use crate::cases::{self, Case};
 use crate::expect::{self, compare};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
+use crate::suite::{self, Id};
 use crate::table::Table;
 use crate::target::Target;
 use crate::tensors::file::TensorFile;
@@ -12,7 +14,7 @@ use crate::tensors::inputs::{self, Loaded};
 use crate::terminal::{self, Channel, note};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use sparsek::{Kernel, Options, Tensor};
+use sparsek::{Kernel, Tensor};
 use sparsek_reference::rule::Measurement;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,20 +28,25 @@ programs of the language do. A result is accepted when its relative error is at 
 a plain implementation that rounds at the same places, plus 2e-5; the selection must be exact. Exit
 code 1 when a result is not accepted.
 
+With --suite, everything at once: golden cases, random programs and built-in kernels, long
+sequences against the CPU backend, calls that are repeated, rows of a batch alone. Each failure
+comes with the command that runs it again.
+
 Examples:
   sparsek verify sparsek-both --cases 20 --seed 7
   sparsek verify src/attention.rs::Local --input in.safetensors
-  sparsek verify --programs 50")]
+  sparsek verify --programs 50
+  sparsek verify --suite --device cuda")]
 pub(crate) struct VerifyArgs {
     /// FILE.rs, FILE.rs::Kernel, or the name of a built-in kernel
-    #[arg(value_name = "KERNEL", required_unless_present = "programs")]
+    #[arg(value_name = "KERNEL", required_unless_present_any = ["programs", "suite"])]
     kernel: Option<String>,
     /// Tensors to run on, as for `run`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["cases", "programs"])]
     input: Option<PathBuf>,
-    /// How many random inputs
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one())]
-    cases: u64,
+    /// How many random inputs [default: 8, or 300 with --suite]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    cases: Option<u64>,
     /// Verify this many random programs instead of a kernel
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     #[arg(conflicts_with_all = ["kernel", "cases", "k", "window", "elem", "set"])]
@@ -47,6 +54,21 @@ pub(crate) struct VerifyArgs {
     /// Where random cases start from [default: the clock]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE", value_parser = Device::parse)]
+    device: Device,
+    /// The whole test of the device
+    #[arg(long, conflicts_with_all = ["kernel", "input", "programs", "k", "window", "elem", "set"])]
+    suite: bool,
+    /// Tiny shapes in the suite, for tools that watch every memory access
+    #[arg(long, requires = "suite")]
+    small: bool,
+    /// Folder of the suite's golden cases [default: tests/data where it is there]
+    #[arg(long, value_name = "DIR", requires = "suite")]
+    golden: Option<PathBuf>,
+    /// One check of the suite, by its name; may be repeated
+    #[arg(long, value_name = "CHECK", requires = "suite")]
+    only: Vec<Id>,
     #[command(flatten)]
     parameters: Parameters,
 }
@@ -63,22 +85,42 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         now.map_or(1, |d| u64::from(d.subsec_nanos()) ^ (d.as_secs() & 0xffff))
     });
+    let backend = Backend::open(args.device)?;
+    if args.suite {
+        let settings = suite::Settings {
+            cases: args.cases.unwrap_or(if args.small { 40 } else { 300 }),
+            seed,
+            small: args.small,
+            golden: args.golden.clone(),
+            only: args.only.clone(),
+            device: match &backend {
+                Backend::Cpu => "cpu",
+                Backend::Cuda(_) => "cuda",
+            },
+        };
+        return suite::run(&backend, &settings);
+    }
+    let on = backend.describe();
     if let Some(count) = args.programs {
-        let heading = format!("{count} random programs, seed {seed}");
-        return verify_all(&heading, count, |n| cases::of_random_program(seed.wrapping_add(n)));
+        let heading = format!("{count} random programs, seed {seed}, on {on}");
+        return verify_all(&backend, &heading, count, |n| {
+            cases::of_random_program(seed.wrapping_add(n))
+        });
     }
     let target = Target::find(args.kernel.as_deref().unwrap_or_default())?;
     if let Some(path) = &args.input {
-        return verify_file(&target, &TensorFile::open(path)?, &flags, seed);
+        return verify_file(&backend, &target, &TensorFile::open(path)?, &flags, seed);
     }
-    let heading = format!("{}: {} random cases, seed {seed}", target.name, args.cases);
-    verify_all(&heading, args.cases, |n| {
+    let cases = args.cases.unwrap_or(8);
+    let heading = format!("{}: {cases} random cases, seed {seed}, on {on}", target.name);
+    verify_all(&backend, &heading, cases, |n| {
         cases::of_program(&target.program, &flags, seed.wrapping_add(n))
     })
 }
 
 /// A file's expectations, or the reference on the file's inputs.
 fn verify_file(
+    backend: &Backend,
     target: &Target,
     file: &TensorFile,
     flags: &inputs::Flags,
@@ -94,46 +136,28 @@ fn verify_file(
     }
     let at = file.path().display();
     if expected && applies.is_ok() {
-        let tensors = results(&kernel, &loaded).map_err(|e| failure(e, Some(file)))?;
+        let done = backend.runner(&kernel, false).run(&loaded, true);
+        let tensors = done.map_err(|e| failure(e, Some(file)))?.into_tensors();
         let named: Vec<(String, &Tensor)> = tensors.iter().map(|(n, t)| (n.clone(), t)).collect();
         let rows = compare::rows(&kernel, file, &loaded, &named)?;
-        let heading = format!("{} against the expected tensors of {at}\n", target.name);
+        let on = backend.describe();
+        let heading = format!("{} on {on} against the expected tensors of {at}\n", target.name);
         Channel::Stdout.write(&(heading + &compare::table(&rows, 2)))?;
         return Ok(compare::verdict(&rows, "check that the expectations are of this kernel"));
     }
     if loaded.d_o.is_none() {
         loaded.d_o = Some(cases::random_adjoint(&loaded, spec.elem, seed)?);
     }
-    let case = Case { label: format!("{} on {at}", target.name), kernel, loaded };
-    let heading = format!("{} against the reference on {at}", target.name);
+    let case = Case { label: format!("{} on {at}", target.name), kernel, loaded, strided: false };
+    let on = backend.describe();
+    let heading = format!("{} on {on} against the reference on {at}", target.name);
     let mut case = Some(case);
-    verify_all(&heading, 1, |_| case.take().ok_or_else(|| Failure::new("one case was verified")))
-}
-
-/// Forward and, with `d_o`, backward results by name.
-pub(crate) fn results(
-    kernel: &Kernel,
-    loaded: &Loaded,
-) -> Result<Vec<(String, Tensor)>, sparsek::Error> {
-    let inputs = loaded.inputs()?;
-    let cu_seqlens = loaded.cu_seqlens.as_deref();
-    let options = Options { cu_seqlens, ..Options::default() };
-    let forward = kernel.forward(&inputs, &options)?;
-    let mut all = Vec::new();
-    if let Some(d_o) = &loaded.d_o {
-        let gradients = kernel.backward(&inputs, &forward, &d_o.view()?, &options)?;
-        all.extend(gradients.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())));
-    }
-    let named = [("o", forward.o), ("lse", forward.lse), ("tau", forward.tau)];
-    let mut named: Vec<(String, Tensor)> =
-        named.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
-    named.push(("expiry".to_owned(), forward.expiry));
-    named.append(&mut all);
-    Ok(named)
+    verify_all(backend, &heading, 1, |_| case.take().ok_or_else(|| Failure::new("one case was verified")))
 }
 
 /// Runs every case and prints the worst error of each quantity.
 fn verify_all(
+    backend: &Backend,
     heading: &str,
     count: u64,
     mut make: impl FnMut(u64) -> Result<Case, Failure>,
@@ -142,8 +166,8 @@ fn verify_all(
     let mut worst: Vec<(Measurement, String)> = Vec::new();
     let mut refused = Vec::new();
     for n in 0..count {
-        let case = make(n)?;
-        for m in case.measure()? {
+        let mut case = make(n)?;
+        for m in case.measure(backend)? {
             if !m.ok {
                 refused.push((m.clone(), case.label.clone()));
             }
@@ -171,7 +195,7 @@ fn verify_all(
 }
 
 /// How much of its limit an error takes.
-fn burden(m: &Measurement) -> f64 {
+pub(crate) fn burden(m: &Measurement) -> f64 {
     match (m.ok, m.limit > 0.0) {
         (false, _) if m.error.is_nan() => f64::INFINITY,
         (false, false) => f64::INFINITY,
@@ -180,7 +204,8 @@ fn burden(m: &Measurement) -> f64 {
     }
 }
 
-fn table(rows: &[(Measurement, String)]) -> String {
+/// Measurements and their cases.
+pub(crate) fn table(rows: &[(Measurement, String)]) -> String {
     let mut table = Table::new(&["<result", "error", "limit", "<", "<case"]);
     for (m, case) in rows {
         table.row([

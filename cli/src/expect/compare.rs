@@ -7,6 +7,7 @@ use crate::tensors::file::TensorFile;
 use crate::tensors::inputs::Loaded;
 use crate::terminal;
 use sparsek::{Data, Elem, Kernel, Tensor};
+use sparsek_reference::rule::Measurement;
 use sparsek_reference::{Arrays, dense, rule};
 
 /// Query-key pairs up to which the plain error is worked out: a few seconds and a few hundred MB.
@@ -88,6 +89,18 @@ impl Row {
             Measure::Error(_) if d.mismatches > 0 => Some(false),
             Measure::Error(limit) => limit.map(|limit| d.error <= limit),
         }
+    }
+
+    /// As a measurement of the rule; one that is not judged has no limit.
+    pub(crate) fn measurement(&self) -> Measurement {
+        let d = &self.difference;
+        let (error, limit) = match self.measure {
+            Measure::Exact => (d.mismatches as f64, 0.0),
+            _ if d.mismatches > 0 => (f64::INFINITY, 0.0),
+            Measure::Ulps(most) => (d.ulps, most),
+            Measure::Error(limit) => (d.error, limit.unwrap_or(f64::INFINITY)),
+        };
+        Measurement::new(&self.name, error, limit)
     }
 
     fn cells(&self) -> [String; 4] {

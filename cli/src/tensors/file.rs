@@ -215,6 +215,28 @@ impl HostTensor {
         }
     }
 
+    /// Row `row` of a tensor whose first dimension is a batch of `rows`; what has no batch stays whole.
+    pub(crate) fn row(&self, row: usize, rows: usize) -> HostTensor {
+        fn part<T: Copy>(x: &[T], range: std::ops::Range<usize>) -> Vec<T> {
+            x.get(range).map(<[T]>::to_vec).unwrap_or_default()
+        }
+        let size: usize = self.shape.iter().product();
+        let (range, shape) = match self.shape.as_slice() {
+            [first, rest @ ..] if *first == rows && !rest.is_empty() => {
+                let one = size / rows.max(1);
+                (row * one..(row + 1) * one, [&[1], rest].concat())
+            }
+            whole => (0..size, whole.to_vec()),
+        };
+        let data = match &self.data {
+            Storage::F32(x) => Storage::F32(part(x, range)),
+            Storage::F16(x) => Storage::F16(part(x, range)),
+            Storage::Bf16(x) => Storage::Bf16(part(x, range)),
+            Storage::I32(x) => Storage::I32(part(x, range)),
+        };
+        HostTensor { shape, data }
+    }
+
     /// A tensor of the references' numbers, rounded to `elem`; as integers without one.
     pub(crate) fn from_array(array: &Array, elem: Option<Elem>) -> HostTensor {
         let shape = array.shape().to_vec();

@@ -143,6 +143,15 @@ impl Loaded {
         Ok(Loaded { tensors, d_o, cu_seqlens })
     }
 
+    /// Tensors by name, as a kernel takes them.
+    pub(crate) fn new(
+        tensors: Vec<(String, HostTensor)>,
+        d_o: Option<HostTensor>,
+        cu_seqlens: Option<Vec<i32>>,
+    ) -> Loaded {
+        Loaded { tensors, d_o, cu_seqlens }
+    }
+
     /// The references' inputs of a program, `d_o` among them, as a kernel takes them.
     pub(crate) fn from_arrays(
         program: &Program,
@@ -177,6 +186,21 @@ impl Loaded {
         let d_o = self.d_o.as_ref().map(|t| ("d_o", t));
         let named = self.tensors.iter().map(|(n, t)| (n.as_str(), t)).chain(d_o);
         named.map(|(name, tensor)| Ok((name.to_owned(), tensor.array()?))).collect()
+    }
+
+    /// Every input with its name, without `d_o`.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, &HostTensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Row `row` of a batch of `rows`, alone.
+    pub(crate) fn row(&self, row: usize, rows: usize) -> Loaded {
+        let one = |tensor: &HostTensor| tensor.row(row, rows);
+        Loaded {
+            tensors: self.tensors.iter().map(|(name, t)| (name.clone(), one(t))).collect(),
+            d_o: self.d_o.as_ref().map(one),
+            cu_seqlens: None,
+        }
     }
 
     /// The tensor of that name.

@@ -116,7 +116,9 @@ fn cost(
     let edges = 1.0 + (f64::from(shape.positions) + f64::from(s.tile_kv) / 2.0) / seen;
     let traffic = 1.0 + 0.25 * f64::from(16 * s.warps) / f64::from(s.tile_q);
     let resident = f64::from(need.blocks(target) * s.warps);
-    let idle = 1.0 + 0.5 * (1.0 - resident / 8.0).max(0.0);
+    // A second block computes while the first one waits at a barrier.
+    let alone = if need.blocks(target) == 1 { 0.1 } else { 0.0 };
+    let idle = 1.0 + alone + 0.5 * (1.0 - resident / 8.0).max(0.0);
     let waiting = match s.stages {
         1 => 1.15,
         2 => 1.0,

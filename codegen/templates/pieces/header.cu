@@ -6,7 +6,8 @@
 <% if include_header %>#include <${ include_header }$>
 <% endif %>
 typedef ${ elem_type }$ elem;
-constexpr float INFINITY_F = __builtin_inff();
+#define INFINITY_F __int_as_float(0x7f800000)
+#pragma nv_diag_suppress 177  // not every module uses all of what follows
 
 <% for c in constants %>constexpr ${ c.ty }$ ${ c.name }$ = ${ c.value }$;<% if c.note %>  // ${ c.note }$<% endif %>
 <% endfor %>

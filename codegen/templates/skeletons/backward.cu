@@ -3,14 +3,14 @@
 <% include "pieces/elementwise.cu" %>
 <% include "pieces/sequence.cu" %>
 <% include "pieces/score.cu" %>
+<% include "arch/memory.cu" %>
+<% include "arch/matmul.cu" %>
+<% include "pieces/matmul.cu" %>
 <% include "pieces/rows.cu" %>
 <% include "pieces/columns.cu" %>
 <% include "pieces/pair.cu" %>
 <% include "pieces/topk_tiles.cu" %>
 <% include "pieces/tile_columns.cu" %>
-<% include "arch/memory.cu" %>
-<% include "arch/matmul.cu" %>
-<% include "pieces/matmul.cu" %>
 constexpr int THREADS = 32 * WARPS;
 
 <% if row_dots %><% include "pieces/row_dots.cu" %>

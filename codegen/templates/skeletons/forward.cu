@@ -3,14 +3,14 @@
 <% include "pieces/elementwise.cu" %>
 <% include "pieces/sequence.cu" %>
 <% include "pieces/score.cu" %>
+<% include "arch/memory.cu" %>
+<% include "arch/matmul.cu" %>
+<% include "pieces/matmul.cu" %>
 <% include "pieces/rows.cu" %>
 <% include "pieces/columns.cu" %>
 <% include "pieces/pair.cu" %>
 <% include "pieces/topk_tiles.cu" %>
 <% include "pieces/tile_columns.cu" %>
-<% include "arch/memory.cu" %>
-<% include "arch/matmul.cu" %>
-<% include "pieces/matmul.cu" %>
 <% include "pieces/softmax.cu" %>
 constexpr int THREADS = 32 * WARPS;
 constexpr int M = TILE_Q / (16 * WARPS);  // 16-row parts of one warp's rows
@@ -27,7 +27,7 @@ struct Shared {
 // One streamed tile: scores, softmax, weighted values.
 template <bool FULL>
 __device__ __forceinline__ void attend(const Uniform& x, const Row (&rows)[M][2], const elem* k, const elem* v,
-                                       const Column* columns, const Left (&q)[QUERIES_IN_REGISTERS ? M : 1][D / 16],
+                                       const Column* columns, const Left (&q)[M][D / 16],
                                        const elem* q_tile, Softmax<M>& softmax, float (&o)[M][D / 8][4], int warp_row, int lane) {
     float scores[M][TILE_KV / 8][4];
     if constexpr (QUERIES_IN_REGISTERS) product<M, TILE_KV>(scores, q, k, lane);
@@ -102,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
     Softmax<M> softmax;
     softmax.start(rows);
     float o[M][D / 8][4] = {};
-    Left q[QUERIES_IN_REGISTERS ? M : 1][D / 16];
+    Left q[M][D / 16];
     // A thread looks after at most one column of a tile.
     const int own = threadIdx.x;
     int key = own < TILE_KV ? column_key(all, STAGES * TILE_KV + own, window) : -1;

@@ -11,7 +11,7 @@ use super::tile::Call;
 use super::tiles::{self, Chunk, ChunkKeys};
 use super::topk::{self, Selection};
 use super::{Progress, selection};
-use crate::bind::{Bound, Sequences, Sizes};
+use crate::bind::{HostBound, Sequences, Sizes};
 use crate::tensor::split_mut;
 use crate::{Error, Forward, Gradients, Storage};
 use rayon::prelude::*;
@@ -89,7 +89,7 @@ impl Backward {
 
     pub(crate) fn run(
         &self,
-        bound: &Bound<'_>,
+        bound: &HostBound<'_>,
         sequences: &Sequences,
         forward: &Forward,
         progress: Option<&(dyn Fn(usize, usize) + Sync)>,

@@ -10,7 +10,7 @@ use super::tile::{Call, Tile};
 use super::tiles::{self, Chunk, ChunkKeys, TileKeys};
 use super::topk::Selection;
 use super::{Progress, selection};
-use crate::bind::{Bound, Sequences};
+use crate::bind::{HostBound, Sequences};
 use crate::tensor::{StorageMut, split_mut};
 use crate::{Error, Forward, Storage, Tensor};
 use rayon::prelude::*;
@@ -50,7 +50,7 @@ impl ForwardPass {
 
     pub(crate) fn run(
         &self,
-        bound: &Bound<'_>,
+        bound: &HostBound<'_>,
         sequences: &Sequences,
         progress: Option<&(dyn Fn(usize, usize) + Sync)>,
     ) -> Result<Forward, Error> {

@@ -4,7 +4,7 @@ use super::compile::Segments;
 use super::elementwise::{Domain, Loc};
 use super::tile::{Call, Tile};
 use super::tiles::{self, COLS};
-use crate::bind::{Bound, Sequences};
+use crate::bind::{HostBound, Sequences};
 use crate::{Data, Error};
 use sparsek_dsl::ir::{InputId, Op, Program, Role};
 use std::borrow::Cow;
@@ -50,7 +50,11 @@ impl Scores {
     }
 
     /// Scores \[B, Hkv, N\]; empty without a gate.
-    pub(crate) fn evaluate<'a>(&self, bound: &Bound<'a>, sequences: &Sequences) -> Cow<'a, [f32]> {
+    pub(crate) fn evaluate<'a>(
+        &self,
+        bound: &HostBound<'a>,
+        sequences: &Sequences,
+    ) -> Cow<'a, [f32]> {
         match self {
             Scores::None => Cow::Borrowed(&[]),
             Scores::Input(id) => match bound.get(*id).map(|i| i.data()) {
@@ -63,7 +67,7 @@ impl Scores {
 }
 
 impl Expression {
-    fn evaluate(&self, bound: &Bound<'_>, sequences: &Sequences) -> Vec<f32> {
+    fn evaluate(&self, bound: &HostBound<'_>, sequences: &Sequences) -> Vec<f32> {
         let sizes = bound.sizes;
         let call = Call {
             program: &self.program,

@@ -9,14 +9,14 @@ use super::matmul::{self, Matrix};
 use super::softmax;
 use super::tiles::{COLS, Key};
 use super::topk::Selection;
-use crate::bind::{Bound, Sequence, Sizes};
+use crate::bind::{HostBound, Sequence, Sizes};
 use sparsek_dsl::ir::{Class, Coord, InputId, Program, Role};
 
 /// What all tiles of a call share.
 pub(crate) struct Call<'a> {
     pub(crate) program: &'a Program,
     pub(crate) segments: &'a Segments,
-    pub(crate) bound: &'a Bound<'a>,
+    pub(crate) bound: &'a HostBound<'a>,
     pub(crate) selection: Selection,
     /// Scores \[B, Hkv, N\]; empty for a kernel without a gate.
     pub(crate) scores: &'a [f32],

@@ -5,5 +5,6 @@ mod binary;
 mod broken_files;
 mod case;
 mod commands;
+mod cuda;
 mod golden;
 mod output;

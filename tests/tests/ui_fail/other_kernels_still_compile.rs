@@ -18,5 +18,5 @@ sparsek_kernel! {
 fn main() {
     let _ = Wrong::new(Spec::new(Elem::F32, 16).w(4));
     let _ = Right::new(Spec::new(Elem::F32, 16).w(4));
-    let _: fn(&Wrong, &WrongInputs<'_>) -> _ = Wrong::forward;
+    let _: fn(&Wrong, &WrongInputs<sparsek::TensorView<'_>>) -> _ = Wrong::forward;
 }

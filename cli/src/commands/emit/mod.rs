@@ -1,5 +1,9 @@
 //! `sparsek emit`: a kernel at one stage of compilation.
 
+mod generated;
+mod instructions;
+
+use super::Parameters;
 use crate::failure::{Failure, Outcome};
 use crate::target::Target;
 use crate::terminal::Channel;
@@ -12,9 +16,17 @@ use std::path::PathBuf;
 #[command(after_help = "\
 The typed program of a forward kernel prints as a kernel: what it prints can be compiled again.
 
+A kernel becomes three modules of CUDA C: plan (scores to thresholds and key lists), forward and
+backward. The stages plan and cuda need no GPU and no CUDA; ptx and cubin need NVRTC and no GPU. What
+the compiler says of registers, spills, shared memory and tensor instructions goes to standard
+error.
+
 Examples:
   sparsek emit sparsek-value --stage backward
-  sparsek emit src/attention.rs::Local --stage ir --json --output local.json")]
+  sparsek emit src/attention.rs::Local --stage ir --json --output local.json
+  sparsek emit sparsek-value --stage cuda --head-dim 128 --k 512 --window 512 --group 4
+  sparsek emit sparsek-value --stage cubin --module backward --target sm_80 --head-dim 64 --k 64 \\
+    --window 64 --output backward.cubin")]
 pub(crate) struct EmitArgs {
     /// FILE.rs, FILE.rs::Kernel, or the name of a built-in kernel
     #[arg(value_name = "KERNEL")]
@@ -22,12 +34,27 @@ pub(crate) struct EmitArgs {
     /// Which form
     #[arg(long, value_enum, default_value = "ir")]
     stage: Stage,
-    /// The serialised program instead of text (stages ir and backward)
+    /// Serialised instead of text (stages ir, backward and plan)
     #[arg(long)]
     json: bool,
     /// Write there instead of to standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Module of stages plan, cuda, ptx and cubin [default: all for plan, else forward]
+    #[arg(long, value_enum)]
+    module: Option<ModuleName>,
+    /// GPU architecture: sm_80, sm_86, sm_89, sm_90a, sm_100a or sm_120a
+    #[arg(long, value_name = "ARCH", default_value = "sm_90a", value_parser = parse_target)]
+    target: sparsek_codegen::Target,
+    /// Head dimension, for a kernel that leaves it open
+    #[arg(long, value_name = "D")]
+    head_dim: Option<i64>,
+    /// Query heads of one key-value head
+    #[arg(long, value_name = "G", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    group: u32,
+    #[command(flatten)]
+    parameters: Parameters,
 }
 
 /// A form of a kernel.
@@ -39,33 +66,68 @@ enum Stage {
     Ir,
     /// The derived backward program
     Backward,
+    /// Schedule, buffers and launches of the generated code
+    Plan,
+    /// CUDA C
+    Cuda,
+    /// PTX, by NVRTC
+    Ptx,
+    /// Machine code, by NVRTC
+    Cubin,
+}
+
+/// A module of a compiled kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ModuleName {
+    /// Scores to thresholds and key lists
+    Plan,
+    /// Output
+    Forward,
+    /// Gradients
+    Backward,
+}
+
+fn parse_target(text: &str) -> Result<sparsek_codegen::Target, String> {
+    use sparsek_codegen::Target;
+    let known = || Target::ALL.map(|t| t.name()).join(", ");
+    Target::named(text).ok_or_else(|| format!("a target is one of {}", known()))
 }
 
 pub(crate) fn run(args: &EmitArgs) -> Result<Outcome, Failure> {
-    if args.json && args.stage == Stage::Ast {
-        return Err(Failure::new("the syntax tree has no serialised form")
-            .help("use --json with --stage ir or --stage backward"));
-    }
     let target = Target::find(&args.kernel)?;
-    let mut text = match args.stage {
-        Stage::Ast => syntax_tree(&target)?,
-        Stage::Ir if args.json => target.program.to_json(),
-        Stage::Ir => target.program.to_string(),
-        Stage::Backward => {
-            let derived = backward::derive(&target.program);
-            if args.json { derived.to_json() } else { derived.to_string() }
+    let destination = args.output.as_ref().map(|path| target.destination(path)).transpose()?;
+    let bytes = match args.stage {
+        Stage::Ast | Stage::Ir | Stage::Backward => program(args, &target)?.into_bytes(),
+        Stage::Plan | Stage::Cuda | Stage::Ptx | Stage::Cubin => generated::emit(args, &target)?,
+    };
+    match destination {
+        None => Channel::Stdout.write_bytes(&bytes)?,
+        Some(destination) => {
+            destination.write(|out| out.write_all(&bytes))?;
         }
+    }
+    Ok(Outcome::Done)
+}
+
+/// The forms that know no GPU.
+fn program(args: &EmitArgs, target: &Target) -> Result<String, Failure> {
+    let mut text = match (args.stage, args.json) {
+        (Stage::Ir, true) => target.program.to_json(),
+        (Stage::Ir, false) => target.program.to_string(),
+        (Stage::Backward, json) => {
+            let derived = backward::derive(&target.program);
+            if json { derived.to_json() } else { derived.to_string() }
+        }
+        (_, true) => {
+            return Err(Failure::new("the syntax tree has no serialised form")
+                .help("use --json with --stage ir, backward or plan"));
+        }
+        (_, false) => syntax_tree(target)?,
     };
     if !text.ends_with('\n') {
         text.push('\n');
     }
-    match &args.output {
-        None => Channel::Stdout.write(&text)?,
-        Some(path) => {
-            target.destination(path)?.write(|out| out.write_all(text.as_bytes()))?;
-        }
-    }
-    Ok(Outcome::Done)
+    Ok(text)
 }
 
 /// The syntax tree; a built-in kernel's is that of its printed program.

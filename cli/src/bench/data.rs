@@ -1,0 +1,179 @@
+//! Random inputs of any size, made on every core.
+
+use crate::tensors::file::HostTensor;
+use crate::tensors::inputs::Loaded;
+use half::{bf16, f16};
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use rayon::prelude::*;
+use sparsek::dsl::ir::{Class, Input, Instance, Kind, Role};
+use sparsek::{Elem, Storage};
+use std::str::FromStr;
+
+/// Elements made from one seed.
+const BLOCK: usize = 1 << 16;
+
+/// What scores are like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Scores {
+    /// Independent normal ones of that standard deviation.
+    Deviation(f32),
+    /// Each higher than the one before.
+    Rising,
+    /// Each lower than the one before.
+    Falling,
+    /// All the same.
+    Equal,
+}
+
+impl FromStr for Scores {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Scores, String> {
+        let deviation = || text.strip_prefix("sd:")?.parse().ok().filter(|x: &f32| x.is_finite());
+        match text {
+            "rising" => Ok(Scores::Rising),
+            "falling" => Ok(Scores::Falling),
+            "equal" => Ok(Scores::Equal),
+            _ => deviation()
+                .map(Scores::Deviation)
+                .ok_or_else(|| "scores are sd:NUMBER, rising, falling or equal".to_owned()),
+        }
+    }
+}
+
+/// Sizes of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// Rows.
+    pub(crate) batch: usize,
+    /// Positions.
+    pub(crate) n: usize,
+    /// Query heads.
+    pub(crate) hq: usize,
+    /// Key-value heads.
+    pub(crate) hkv: usize,
+}
+
+/// Two normal numbers at a time, by Box and Muller.
+fn normals(rng: &mut StdRng, out: &mut [f32]) {
+    for pair in out.chunks_mut(2) {
+        let bits = rng.next_u64();
+        // (0, 1] and [0, 1).
+        let a = ((bits >> 40) as f32 + 1.0) / (1u32 << 24) as f32;
+        let b = (bits & 0xff_ffff) as f32 / (1u32 << 24) as f32;
+        let radius = (-2.0 * a.ln()).sqrt();
+        let (sin, cos) = (std::f32::consts::TAU * b).sin_cos();
+        for (x, part) in pair.iter_mut().zip([radius * cos, radius * sin]) {
+            *x = part;
+        }
+    }
+}
+
+/// Fills blocks in parallel; block `i` has a seed of its own.
+fn filled<T: Copy + Default + Send>(
+    len: usize,
+    seed: u64,
+    convert: impl Fn(f32) -> T + Sync,
+) -> Vec<T> {
+    let mut out = vec![T::default(); len];
+    out.par_chunks_mut(BLOCK).enumerate().for_each(|(i, block)| {
+        let mut rng = StdRng::seed_from_u64(seed ^ (i as u64) << 20);
+        let mut values = vec![0.0; block.len()];
+        normals(&mut rng, &mut values);
+        block.iter_mut().zip(&values).for_each(|(out, x)| *out = convert(*x));
+    });
+    out
+}
+
+fn vectors(elem: Elem, shape: [usize; 4], seed: u64) -> HostTensor {
+    let len = shape.iter().product();
+    let data = match elem {
+        Elem::F32 => Storage::F32(filled(len, seed, |x| x)),
+        Elem::F16 => Storage::F16(filled(len, seed, f16::from_f32)),
+        Elem::Bf16 => Storage::Bf16(filled(len, seed, bf16::from_f32)),
+    };
+    HostTensor { shape: shape.to_vec(), data }
+}
+
+fn scores(kind: Scores, sizes: &Sizes, seed: u64) -> HostTensor {
+    let shape = vec![sizes.batch, sizes.hkv, sizes.n];
+    let mut u = filled(shape.iter().product(), seed, |x| x);
+    let n = sizes.n.max(1);
+    for (at, x) in u.iter_mut().enumerate() {
+        let position = (at % n) as f32;
+        *x = match kind {
+            Scores::Deviation(deviation) => deviation * *x,
+            Scores::Rising => 0.01 * position + 1e-3 * *x,
+            Scores::Falling => -0.01 * position + 1e-3 * *x,
+            Scores::Equal => 0.0,
+        };
+    }
+    HostTensor { shape, data: Storage::F32(u) }
+}
+
+/// Inputs of a call; one with a default keeps it.
+pub(crate) fn inputs(instance: &Instance, sizes: &Sizes, kind: Scores, seed: u64) -> Loaded {
+    let &Sizes { batch, n, hq, hkv } = sizes;
+    let (elem, d) = (instance.elem, instance.d);
+    let tensor = |at: usize, input: &Input| {
+        let seed = seed.wrapping_mul(0x9e37_79b9).wrapping_add(at as u64);
+        match input.role {
+            Role::Key | Role::Value => vectors(elem, [batch, n, hkv, d], seed),
+            Role::Score => scores(kind, sizes, seed),
+            Role::Extra => extra(input, sizes, seed),
+            Role::Query | Role::Output | Role::Lse | Role::OutputGrad => {
+                vectors(elem, [batch, n, hq, d], seed)
+            }
+        }
+    };
+    let given = instance.program.inputs.iter().enumerate();
+    let given = given.filter(|(_, input)| input.default.is_none());
+    let tensors = given.map(|(at, input)| (input.name.clone(), tensor(at, input))).collect();
+    let d_o = vectors(elem, [batch, n, hq, d], seed.wrapping_add(0x5eed));
+    Loaded::new(tensors, Some(d_o), None)
+}
+
+/// Small numbers, as slopes and biases are.
+fn extra(input: &Input, sizes: &Sizes, seed: u64) -> HostTensor {
+    let &Sizes { batch, n, hq, hkv } = sizes;
+    let shape = match input.ty.class {
+        Class::Scalar | Class::PerBatch => vec![1],
+        Class::PerHead => vec![hq],
+        Class::PerQuery | Class::Pair => vec![batch, n, hq],
+        Class::PerKey => vec![batch, n, hkv],
+    };
+    let len = shape.iter().product();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let data = match input.ty.kind {
+        Kind::I32 => Storage::I32(vec![0; len]),
+        Kind::F32 | Kind::Bool | Kind::Vector => {
+            Storage::F32((0..len).map(|_| rng.random_range(0.01..0.1)).collect())
+        }
+    };
+    HostTensor { shape, data }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_normal_and_depend_on_the_seed() {
+        let x = filled(200_000, 1, |x| x);
+        let mean = x.iter().sum::<f32>() / x.len() as f32;
+        let square = x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32;
+        assert!(mean.abs() < 0.02 && (square - 1.0).abs() < 0.02, "{mean} {square}");
+        assert!(x[..10] != filled(200_000, 2, |x| x)[..10]);
+        assert!(x[..10] != x[BLOCK..BLOCK + 10]);
+    }
+
+    #[test]
+    fn kinds_of_scores() {
+        assert_eq!("sd:0.1".parse(), Ok(Scores::Deviation(0.1)));
+        assert_eq!("rising".parse(), Ok(Scores::Rising));
+        for text in ["sd:", "sd:x", "sd:nan", "normal"] {
+            assert!(text.parse::<Scores>().is_err(), "{text}");
+        }
+    }
+}

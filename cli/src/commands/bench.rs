@@ -1,0 +1,247 @@
+//! `sparsek bench`: times over sequence lengths.
+
+use super::{Parameters, failure};
+use crate::backend::{Backend, Device};
+use crate::bench::{Limits, Row, chart, data, device, first_call, host, report};
+use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
+use crate::table::Table;
+use crate::target::Target;
+use crate::terminal::{Channel, thousands};
+use clap::Args;
+use serde_json::json;
+use sparsek::dsl::ir::{Extent, Program, Spec};
+use sparsek::{Elem, Kernel};
+use std::path::PathBuf;
+
+/// Products of bf16 or f16 matrices a second on one H200, measured with cuBLAS.
+const H200_CEILING: f64 = 784.0;
+
+/// Arguments of `sparsek bench`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Inputs are random normal numbers. Times are medians; on a GPU between events on the stream, calls one
+after the other without waiting, inputs taking turns so that they do not stay in its cache. Useful
+operations are those of seen pairs: forward 4 D Hq Σ|seen|, backward 10 D Hq Σ|seen|. The floor of a time
+is what its products take at the ceiling, or its tensors' bytes at the measured rate of a copy.
+
+Examples:
+  sparsek bench --device cuda --seq 4096,16384,65536 --svg times.svg
+  sparsek bench sparsek-both --head-dim 64 --k 256 --window 256 --heads 8/2 --elem f32
+  sparsek bench --device cuda --seq 16384 --first-call --json")]
+pub(crate) struct BenchArgs {
+    /// FILE.rs, FILE.rs::Kernel, or the name of a built-in kernel
+    #[arg(value_name = "KERNEL", default_value = "sparsek-value")]
+    kernel: String,
+    /// Sequence lengths, separated by commas
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [4096, 16384, 65536])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    seq: Vec<u32>,
+    /// Rows of the batch
+    #[arg(long, value_name = "B", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch: u32,
+    /// Query heads / key-value heads
+    #[arg(long, value_name = "HQ/HKV", default_value = "32/8", value_parser = parse_heads)]
+    heads: (usize, usize),
+    /// Head dimension
+    #[arg(long, value_name = "D", default_value_t = 128)]
+    head_dim: i64,
+    /// sd:NUMBER (normal, of that standard deviation), rising, falling or equal
+    #[arg(long, value_name = "KIND", default_value = "sd:1")]
+    scores: data::Scores,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE", value_parser = Device::parse)]
+    device: Device,
+    /// Calls of which the median is taken [default: 30 on a GPU, 5 on the CPU]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    repeat: Option<u32>,
+    /// Tera-operations of matrix products a second that the machine reaches [default: 784 on an H200]
+    #[arg(long, value_name = "TFLOPS")]
+    ceiling: Option<f64>,
+    /// List every launch of the longest sequence
+    #[arg(long)]
+    launches: bool,
+    /// Time the first call of a process as well, with an empty cache and with a filled one
+    #[arg(long)]
+    first_call: bool,
+    /// JSON on standard output instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Draw the times there
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    first_call_child: bool,
+    #[command(flatten)]
+    parameters: Parameters,
+}
+
+fn parse_heads(text: &str) -> Result<(usize, usize), String> {
+    let wrong = || "write it as 32/8: query heads, a multiple of the key-value heads".to_owned();
+    let (hq, hkv) = text.split_once('/').ok_or_else(wrong)?;
+    match (hq.trim().parse(), hkv.trim().parse()) {
+        (Ok(hq), Ok(hkv)) if hkv > 0 && hq > 0 && hq % hkv == 0 && hq <= 1024 => Ok((hq, hkv)),
+        _ => Err(wrong()),
+    }
+}
+
+pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
+    let target = Target::find(&args.kernel)?;
+    let spec = spec(args, &target.program)?;
+    let kernel = Kernel::from_program(&target.program, &spec).map_err(|e| failure(e, None))?;
+    if args.first_call_child {
+        let n = args.seq.last().copied().unwrap_or(1) as usize;
+        let ordinal = if let Device::Cuda(ordinal) = args.device { ordinal } else { 0 };
+        let value = first_call::child(ordinal, &kernel, &sizes(args, n), args.scores)?;
+        Channel::Stdout.write(&format!("{value}\n"))?;
+        return Ok(Outcome::Done);
+    }
+    let destination = args.svg.as_deref().map(|path| target.destination(path)).transpose()?;
+    let backend = Backend::open(args.device)?;
+    let limits = limits(args, &backend, spec.elem)?;
+    let firsts = match (args.first_call, &backend) {
+        (true, Backend::Cpu) => {
+            return Err(Failure::new("--first-call times contexts and compilation on a GPU")
+                .help("leave it out, or run with --device cuda"));
+        }
+        (true, Backend::Cuda(_)) => first_call::measure()?,
+        (false, _) => Vec::new(),
+    };
+    let rows = rows(args, &backend, &kernel)?;
+    let heading = heading(args, &target, &kernel, &backend, &limits);
+    if args.json {
+        let value = json!({
+            "kernel": target.name,
+            "device": backend.describe(),
+            "elem": spec.elem.to_string(),
+            "head_dim": kernel.instance().d,
+            "k": kernel.instance().k,
+            "window": kernel.instance().w,
+            "batch": args.batch,
+            "heads": [args.heads.0, args.heads.1],
+            "copy_gb_per_s": limits.copy.map(|rate| rate / 1e9),
+            "ceiling_tflops": limits.products.map(|rate| rate / 1e12),
+            "first_calls": firsts.iter().map(first_call::FirstCall::json).collect::<Vec<_>>(),
+            "rows": report::rows(&rows, &limits),
+        });
+        Channel::Stdout.write(&format!("{value:#}\n"))?;
+    } else {
+        let mut out = heading.clone() + &report::table(&rows, &limits);
+        if args.launches {
+            out.push_str(&report::launches(&rows));
+        }
+        out.push_str(&first_calls(&firsts));
+        Channel::Stdout.write(&out)?;
+    }
+    if let Some(destination) = destination {
+        let title = heading.lines().next().unwrap_or_default().to_owned();
+        let svg = chart::svg(&title, &rows)
+            .map_err(|_| Failure::new("the picture could not be written as text"))?;
+        destination.write(|out| out.write_all(svg.as_bytes()))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The flags where the kernel leaves a value open: k and window 512, bf16 where the kernel takes it.
+fn spec(args: &BenchArgs, program: &Program) -> Result<Spec, Failure> {
+    let flags = args.parameters.flags()?;
+    let set = &program.elem.set;
+    let usual = set.iter().copied().find(|e| *e == Elem::Bf16).or(set.first().copied());
+    let d = program.head_dim.literal().map_or(args.head_dim, i64::from);
+    let mut spec = Spec::new(flags.elem.or(usual).unwrap_or(Elem::F32), d);
+    let open = |extent: Option<Extent>, flag: Option<i64>| match extent {
+        Some(Extent::Param(id)) => {
+            let name = program.params.get(id.0 as usize).map_or("", |p| p.name.as_str());
+            flag.or((!flags.set.contains_key(name)).then_some(512))
+        }
+        _ => flag,
+    };
+    spec.k = open(program.gate().map(|g| g.k), flags.k);
+    spec.w = open(program.seen_set().window, flags.window);
+    spec.set = flags.set.clone();
+    Ok(spec)
+}
+
+fn sizes(args: &BenchArgs, n: usize) -> data::Sizes {
+    let (hq, hkv) = args.heads;
+    data::Sizes { batch: args.batch as usize, n, hq, hkv }
+}
+
+fn limits(args: &BenchArgs, backend: &Backend, elem: Elem) -> Result<Limits, Failure> {
+    let known = match backend {
+        Backend::Cuda(cuda) => cuda.device.info().name.contains("H200") && elem != Elem::F32,
+        Backend::Cpu => false,
+    };
+    let ceiling = args.ceiling.or(known.then_some(H200_CEILING));
+    if ceiling.is_some_and(|c| !(c.is_finite() && c > 0.0)) {
+        return Err(Failure::new("--ceiling is no rate").help("give tera-operations a second"));
+    }
+    let copy = match backend {
+        Backend::Cuda(cuda) => Some(device::copy_rate(&cuda.device)?),
+        Backend::Cpu => None,
+    };
+    Ok(Limits { products: ceiling.map(|c| c * 1e12), copy })
+}
+
+fn rows(args: &BenchArgs, backend: &Backend, kernel: &Kernel) -> Result<Vec<Row>, Failure> {
+    let bar = Progress::new("bench");
+    let mut rows = Vec::with_capacity(args.seq.len());
+    for (at, n) in args.seq.iter().enumerate() {
+        let sizes = sizes(args, *n as usize);
+        let repeat = |usual: u32| args.repeat.unwrap_or(usual) as usize;
+        rows.push(match backend {
+            Backend::Cpu => host::measure(kernel, &sizes, args.scores, repeat(5))?,
+            Backend::Cuda(cuda) => {
+                device::measure(&cuda.device, kernel, &sizes, args.scores, repeat(30))?
+            }
+        });
+        bar.update(at + 1, args.seq.len());
+    }
+    Ok(rows)
+}
+
+fn heading(
+    args: &BenchArgs,
+    target: &Target,
+    kernel: &Kernel,
+    backend: &Backend,
+    limits: &Limits,
+) -> String {
+    let instance = kernel.instance();
+    let mut out = format!(
+        "{} on {}\n  batch {}, heads {}/{}, D {}, k {}, window {}, {}, {:?} scores\n",
+        target.name,
+        backend.describe(),
+        thousands(args.batch as usize),
+        args.heads.0,
+        args.heads.1,
+        instance.d,
+        instance.k,
+        instance.w,
+        instance.elem,
+        args.scores
+    );
+    if let Some(copy) = limits.copy {
+        out.push_str(&format!("  copies move {:.2} TB/s", copy / 1e12));
+        if let Some(products) = limits.products {
+            out.push_str(&format!("; ceiling of products {:.0} TFLOP/s", products / 1e12));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn first_calls(firsts: &[first_call::FirstCall]) -> String {
+    if firsts.is_empty() {
+        return String::new();
+    }
+    let mut table =
+        Table::new(&["<cache", "context ms", "forward ms", "backward ms", "second call ms"]);
+    for first in firsts {
+        let cells = [first.context, first.forward, first.backward, first.second];
+        let name = if first.warm { "warm" } else { "cold" };
+        table.row(std::iter::once(name.to_owned()).chain(cells.map(|ms| format!("{ms:.1}"))));
+    }
+    format!("first call of a process:\n{}", table.render(2))
+}

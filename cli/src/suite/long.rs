@@ -1,0 +1,114 @@
+//! Sequences of many chunks, which the reference is too slow for: against the CPU backend.
+//!
+//! The selection is held to the rule on both sides: expiry equal, tau within 2 ulp of one root each.
+//! Of a tensor's limit only the order is known, since the plain error is not: 1e-4 in f32, where it
+//! is far below, and two roundings of the element type times 4 otherwise.
+
+use crate::backend::Backend;
+use crate::cases::{self, Case, Geometry};
+use crate::failure::Failure;
+use crate::suite::{Problem, random};
+use crate::tensors::file::HostTensor;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use sparsek::{Elem, Tensor};
+use sparsek_reference::generate::{Scores, Shape};
+use sparsek_reference::rule::{self, Measurement};
+use sparsek_reference::{Array, Plan, Sequence};
+
+/// The case of a seed, with few enough heads for the CPU.
+fn case(seed: u64) -> Result<Case, Failure> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let n = rng.random_range(3000..=14_000);
+    let (program, mut spec) = random::builtin(n, true, &mut rng)?;
+    spec.k = Some(rng.random_range(1..=600));
+    spec.w = Some([0, 64, 257, 600][rng.random_range(0..4)]);
+    spec.d = [32, 64, 128][rng.random_range(0..3)];
+    let (hq, hkv) = [(1, 1), (4, 1), (2, 2)][rng.random_range(0..3)];
+    let kinds = [
+        Scores::Normal(1.0),
+        Scores::Normal(0.1),
+        Scores::Normal(0.01),
+        Scores::Rising,
+        Scores::Falling,
+        Scores::Equal,
+        Scores::Ties,
+        Scores::NonFinite,
+    ];
+    let scores = kinds[rng.random_range(0..kinds.len())];
+    let cu_seqlens = (rng.random_range(0..3) == 0).then(|| {
+        let cut = rng.random_range(0..=n) as i32;
+        vec![0, cut, cut, n as i32]
+    });
+    let shape = Shape { batch: 1, n, hq, hkv };
+    cases::build(&program, &spec, &Geometry { shape, cu_seqlens, scores }, seed)
+}
+
+pub(super) fn compare(
+    backend: &Backend,
+    seed: u64,
+) -> Result<(String, Vec<Measurement>), Problem> {
+    let mut case = case(seed)?;
+    zero_kinks(&mut case)?;
+    let want = Backend::Cpu.results(&case)?;
+    let got = backend.results(&case)?;
+    let elem = case.kernel.instance().elem;
+    let named = got.iter().zip(&want);
+    let all = named.map(|((name, got), (_, want))| measure(name, got, want, elem));
+    let all: Result<Vec<_>, _> = all.collect();
+    Ok((case.label, all.map_err(Failure::new)?))
+}
+
+fn measure(
+    name: &str,
+    got: &Tensor,
+    want: &Tensor,
+    elem: Elem,
+) -> Result<Measurement, sparsek_reference::Error> {
+    let title = format!("{name} (CPU)");
+    if let (Some(got), Some(want)) = (got.as_i32(), want.as_i32()) {
+        let differ = got.iter().zip(want).filter(|(a, b)| a != b).count();
+        return Ok(Measurement::new(&title, differ as f64, 0.0));
+    }
+    let array = |t: &Tensor| Array::from_f32(t.shape(), &t.to_f32());
+    let (got, want) = (array(got)?, array(want)?);
+    if name == "tau" {
+        let pairs = got.data().iter().zip(want.data());
+        let ulps = pairs.map(|(a, b)| match a == b {
+            true => 0.0,
+            false => (a - b).abs() / rule::ulp(*b),
+        });
+        // Of which one is −inf: an infinite distance.
+        return Ok(Measurement::new(&title, ulps.fold(0.0, f64::max), 4.0));
+    }
+    let limit = match elem {
+        Elem::F32 => 1e-4,
+        Elem::F16 => 8.0 * 2f64.powi(-11),
+        Elem::Bf16 => 8.0 * 2f64.powi(-8),
+    };
+    Ok(Measurement::new(&title, rule::relative_error(&got, &want), limit))
+}
+
+/// Zeroes the rows of d_o whose masks are close to a kink: one flip there moves every gradient.
+fn zero_kinks(case: &mut Case) -> Result<(), Problem> {
+    let instance = case.kernel.instance();
+    let results = Backend::Cpu.forward(case)?;
+    let (Some(u), Some(d_o)) = (case.loaded.get("u"), &case.loaded.d_o) else { return Ok(()) };
+    let (scores, mut d_o) =
+        (u.array().map_err(Failure::new)?, d_o.array().map_err(Failure::new)?);
+    let &[batch, _, n] = results.tau.shape() else { return Ok(()) };
+    let cu_seqlens = case.loaded.cu_seqlens.as_deref();
+    let expiry = results.expiry.as_i32().unwrap_or_default();
+    let plan = Plan {
+        k: Some(instance.k),
+        window: instance.w,
+        sinks: instance.sinks,
+        sequences: Sequence::all(batch, n, cu_seqlens).map_err(Failure::new)?,
+        scores: Some(scores),
+        tau: Array::from_f32(results.tau.shape(), &results.tau.to_f32()).map_err(Failure::new)?,
+        expiry: Array::from_i32(results.expiry.shape(), expiry).map_err(Failure::new)?,
+    };
+    rule::zero_kinks(&mut d_o, &plan, rule::KINK).map_err(Failure::new)?;
+    case.loaded.d_o = Some(HostTensor::from_array(&d_o, Some(instance.elem)));
+    Ok(())
+}

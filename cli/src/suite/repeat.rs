@@ -1,0 +1,77 @@
+//! What must not change a single bit: running again, and the other rows of a batch.
+
+use crate::backend::Backend;
+use crate::cases::Case;
+use crate::suite::{Problem, random};
+use sparsek::Tensor;
+use sparsek_reference::rule::Measurement;
+
+/// Runs of one case.
+pub(super) const RUNS: usize = 20;
+
+/// Rows of a batch.
+const ROWS: usize = 3;
+
+/// Every run gives the bits of the first.
+pub(super) fn again(
+    backend: &Backend,
+    seed: u64,
+    small: bool,
+) -> Result<(String, Vec<Measurement>), Problem> {
+    let case = random::batch(seed, 2, small)?;
+    let first = backend.results(&case)?;
+    let mut worst = vec![0; first.len()];
+    for _ in 1..if small { 3 } else { RUNS } {
+        let next = backend.results(&case)?;
+        for (worst, ((_, a), (_, b))) in worst.iter_mut().zip(first.iter().zip(&next)) {
+            *worst = (*worst).max(different(&bits(a), &bits(b)));
+        }
+    }
+    let named = first.iter().zip(&worst);
+    Ok((case.label, named.map(|((name, _), n)| exact(name, "again", *n)).collect()))
+}
+
+/// Every row of a batch gives the bits that it gives alone.
+pub(super) fn rows(
+    backend: &Backend,
+    seed: u64,
+    small: bool,
+) -> Result<(String, Vec<Measurement>), Problem> {
+    let case = random::batch(seed, ROWS, small)?;
+    let all = backend.results(&case)?;
+    let mut worst = vec![0; all.len()];
+    for row in 0..ROWS {
+        let alone = Case {
+            label: String::new(),
+            kernel: case.kernel.clone(),
+            loaded: case.loaded.row(row, ROWS),
+            strided: case.strided,
+        };
+        let alone = backend.results(&alone)?;
+        for (worst, ((_, a), (_, b))) in worst.iter_mut().zip(all.iter().zip(&alone)) {
+            // Gradients of what all rows share are sums over them.
+            if a.shape().len() >= 2 {
+                let a = bits(a);
+                let size = a.len() / ROWS;
+                *worst = (*worst).max(different(&a[row * size..(row + 1) * size], &bits(b)));
+            }
+        }
+    }
+    let named = all.iter().zip(&worst);
+    Ok((case.label, named.map(|((name, _), n)| exact(name, "alone", *n)).collect()))
+}
+
+fn exact(name: &str, what: &str, entries: usize) -> Measurement {
+    Measurement::new(&format!("{name} {what} (bits)"), entries as f64, 0.0)
+}
+
+fn different(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).filter(|(a, b)| a != b).count() + a.len().abs_diff(b.len())
+}
+
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    match tensor.as_i32() {
+        Some(x) => x.iter().map(|x| *x as u32).collect(),
+        None => tensor.to_f32().iter().map(|x| x.to_bits()).collect(),
+    }
+}

@@ -1,0 +1,154 @@
+//! Generated code, devices, benchmarks and the cache from the command line, without a GPU.
+
+use crate::binary::{Ran, command, files, run};
+use crate::case::Case;
+use std::fs;
+use std::path::Path;
+
+const SHAPE: &str = "--head-dim 64 --k 64 --window 32 --group 2";
+
+/// Runs a command line with variables of the environment set.
+fn with(folder: &Path, variables: &[(&str, &str)], line: &str) -> Ran {
+    let mut command = command(folder, line);
+    let folder = folder.to_str().expect("temporary folders have plain names");
+    for (name, value) in variables {
+        command.env(name, value.replace("{}", folder));
+    }
+    Ran::of(&command.output().expect("the binary starts"))
+}
+
+/// A machine's own GPU is hidden, so that every machine says the same.
+const HIDDEN: (&str, &str) = ("CUDA_VISIBLE_DEVICES", "");
+
+#[test]
+fn a_device_that_is_not_there_is_never_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    Case::sound().write(&folder.path().join("in.safetensors"));
+    let input = "--input {}/in.safetensors";
+    for line in [
+        format!("run sparsek-value {input} --output {{}}/out.safetensors --device cuda"),
+        format!("plan sparsek-value {input} --device cuda:0"),
+        "verify sparsek-value --cases 1 --device cuda".to_owned(),
+        "verify --suite --device cuda".to_owned(),
+        "bench --device cuda --seq 64".to_owned(),
+    ] {
+        let ran = with(folder.path(), &[HIDDEN], &line);
+        ran.fails(2, &["cuda:0 cannot be used", "CUDA", "--device cpu"]);
+    }
+    assert_eq!(files(folder.path()), ["in.safetensors"]);
+    let line = format!("run sparsek-value {input} --output {{}}/out.safetensors");
+    let ran = with(folder.path(), &[HIDDEN], &line).succeeds();
+    assert!(ran.stdout.contains("on the CPU"), "{}", ran.stdout);
+}
+
+#[test]
+fn plans_and_cuda_need_no_cuda() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = [HIDDEN, ("SPARSEK_NVRTC", "/nonexistent")];
+    let emit = |line: &str| {
+        with(folder.path(), &missing, &format!("emit sparsek-value {SHAPE} {line}")).succeeds().stdout
+    };
+    let plan = emit("--stage plan");
+    for word in ["chunk", "forward", "backward", "SparsekValue", "sm_90a"] {
+        assert!(plan.contains(word), "{word:?} is not in:\n{plan}");
+    }
+    assert!(emit("--stage plan --json").starts_with('{'));
+    for module in ["plan", "forward", "backward"] {
+        for target in ["sm_80", "sm_120a"] {
+            let source = emit(&format!("--stage cuda --module {module} --target {target}"));
+            assert!(source.contains("__global__") && source.contains("Arguments"), "{source}");
+            // The same bytes wherever and whenever it is made.
+            assert_eq!(source, emit(&format!("--stage cuda --module {module} --target {target}")));
+        }
+    }
+}
+
+#[test]
+fn machine_code_and_its_resources() {
+    let folder = tempfile::tempdir().unwrap();
+    let emit = format!("emit sparsek-value {SHAPE} --target sm_80");
+    let ran = run(folder.path(), &format!("{emit} --stage cubin --output {{}}/f.cubin")).succeeds();
+    let cubin = fs::read(folder.path().join("f.cubin")).unwrap();
+    assert!(cubin.starts_with(b"\x7fELF"));
+    for word in ["registers", "spilled", "shared", "sm_80"] {
+        assert!(ran.stderr.contains(word), "{word:?} is not in:\n{}", ran.stderr);
+    }
+    let ptx = run(folder.path(), &format!("{emit} --stage ptx --module plan")).succeeds();
+    assert!(ptx.stdout.contains(".target sm_80"), "{}", ptx.stdout);
+    let missing = [("SPARSEK_NVRTC", "/nonexistent")];
+    for stage in ["ptx", "cubin"] {
+        let line = format!("{emit} --stage {stage} --output {{}}/no.bin");
+        with(folder.path(), &missing, &line).fails(2, &["NVRTC", "SPARSEK_NVRTC", "/nonexistent"]);
+    }
+    assert_eq!(files(folder.path()), ["f.cubin"]);
+}
+
+#[test]
+fn emit_refuses_what_it_cannot_do() {
+    let here = Path::new(".");
+    let emit = |line: &str| run(here, &format!("emit sparsek-value {line}"));
+    emit(&format!("--stage cuda {SHAPE} --target sm_70")).fails(2, &["sm_70", "sm_80", "sm_90a"]);
+    emit("--stage cuda --k 4 --window 4").fails(2, &["head dimension", "--head-dim"]);
+    emit("--stage cuda --head-dim 64 --window 4").fails(2, &["k", "--k"]);
+    emit("--stage cuda --head-dim 17 --k 4 --window 4").fails(2, &["17", "multiples_of(16)"]);
+    emit(&format!("--stage cuda --json {SHAPE}")).fails(2, &["--json"]);
+    emit("--stage cuda --head-dim 64 --k 4 --window 4 --group 0").fails(2, &["--group"]);
+    emit(&format!("--stage sass {SHAPE}")).fails(2, &["--stage", "cubin"]);
+}
+
+#[test]
+fn bench_on_the_cpu_in_every_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = "bench --device cpu --seq 64,128 --heads 2/1 --head-dim 16 --k 8 --window 8 --repeat 2";
+    let table = run(folder.path(), line).succeeds().stdout;
+    assert!(table.contains("forward ms") && table.contains("128"), "{table}");
+    let line = format!("{line} --json --svg {{}}/times.svg --ceiling 1");
+    let json = run(folder.path(), &line).succeeds().stdout;
+    assert!(json.contains("\"rows\"") && json.contains("\"floor_ms\""), "{json}");
+    let svg = fs::read_to_string(folder.path().join("times.svg")).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+    for (flags, words) in [
+        ("--heads 3/2", ["--heads", "32/8"]),
+        ("--seq 0", ["--seq", "0"]),
+        ("--scores loud", ["--scores", "sd:NUMBER"]),
+        ("--first-call", ["--first-call", "--device cuda"]),
+        ("--ceiling 0", ["--ceiling", "tera"]),
+        ("--repeat 0", ["--repeat", "0"]),
+    ] {
+        let line = format!("bench --device cpu --seq 64 --head-dim 16 {flags}");
+        let line = line.replace("--seq 64 --head-dim 16 --seq", "--head-dim 16 --seq");
+        run(folder.path(), &line).fails(2, &words);
+    }
+}
+
+#[test]
+fn the_suite_runs_on_the_cpu() {
+    let here = Path::new(".");
+    let line = "verify --suite --device cpu --small --cases 12 --seed 3";
+    let ran = run(here, line).succeeds();
+    for word in ["12 random cases", "6 of them random programs", "every result is accepted", "d_u"] {
+        assert!(ran.stdout.contains(word), "{word:?} is not in:\n{}", ran.stdout);
+    }
+    let only = "verify --suite --device cpu --only golden:ties --only random:7 --only rows:1";
+    let ran = run(here, only).succeeds();
+    assert!(ran.stdout.contains("1 golden cases, 1 random cases"), "{}", ran.stdout);
+    let ran = run(here, "verify --suite --device cpu --only golden:none");
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    assert!(ran.stdout.contains("--only golden:none"), "{}", ran.stdout);
+    run(here, "verify --suite --only nothing").fails(2, &["--only", "random:SEED"]);
+    run(here, "verify --suite --golden /nonexistent --device cpu").fails(2, &["/nonexistent"]);
+    run(here, "verify sparsek-value --small").fails(2, &["--suite"]);
+}
+
+#[test]
+fn the_cache_is_listed_checked_and_cleared() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = [("SPARSEK_CACHE_DIR", "{}/cache")];
+    let cache = |what: &str| with(folder.path(), &place, &format!("cache {what}"));
+    for what in ["list", "verify", "clear"] {
+        let ran = cache(what).succeeds();
+        assert!(ran.stdout.contains("0 entries"), "{}", ran.stdout);
+    }
+    cache("empty").fails(2, &["empty", "clear"]);
+    cache("").fails(2, &["list"]);
+}

@@ -1,0 +1,117 @@
+//! Built-in kernels over head dimensions, element types, extents, groups and targets.
+
+use crate::compile::{Ended, Instance, in_parallel};
+use sparsek_codegen::Target;
+use sparsek_dsl::Elem;
+use sparsek_dsl::ir::Spec;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const HEAD_DIMS: [i64; 5] = [16, 48, 64, 128, 256];
+
+const GROUPS: [u32; 4] = [1, 3, 4, 8];
+
+const EXTENTS: [(i64, i64); 4] = [(512, 512), (1, 0), (37, 64), (4096, 8192)];
+
+/// Every kernel, head dimension and element type; groups and extents take turns. With the index of
+/// each, by which targets take turns too.
+fn instances() -> Vec<(usize, Instance)> {
+    let mut all = Vec::new();
+    for builtin in sparsek_kernels::all() {
+        let program = builtin.program().expect("a built-in program loads");
+        for d in HEAD_DIMS {
+            for elem in Elem::ALL {
+                let at = all.len();
+                let group = GROUPS[at % GROUPS.len()];
+                let (k, w) = EXTENTS[at / GROUPS.len() % EXTENTS.len()];
+                let spec = Spec::new(elem, d).k(k).w(w);
+                all.push((at, Instance::new(&program, &spec, group, false)));
+            }
+        }
+    }
+    all
+}
+
+/// Rendering is cheap: every instance for every target.
+#[test]
+fn every_kernel_is_rendered_or_refused_with_numbers() {
+    let (rendered, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    in_parallel(&instances(), |(_, instance)| {
+        for target in &Target::ALL {
+            match instance.sources(target) {
+                Some(sources) => {
+                    assert_eq!(sources.len(), 3, "{}", instance.label);
+                    rendered.fetch_add(1, Ordering::Relaxed);
+                }
+                None => {
+                    refused.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    });
+    let (rendered, refused) = (rendered.into_inner(), refused.into_inner());
+    assert!(refused * 10 <= rendered, "{refused} refused and {rendered} rendered");
+}
+
+/// Compiling takes a good part of a second: every instance for one target in its turn.
+#[test]
+fn every_kernel_compiles_without_spills() {
+    let compiled = AtomicUsize::new(0);
+    in_parallel(&instances(), |(at, instance)| {
+        // Kernels are multiples of the targets' number apart, so each turn starts one further.
+        let turn = at + at / Target::ALL.len();
+        if instance.compile(&Target::ALL[turn % Target::ALL.len()]) == Ended::Compiled {
+            compiled.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    assert!(compiled.into_inner() > 80);
+}
+
+/// What models run most, for every target.
+#[test]
+fn usual_kernels_compile_for_every_target() {
+    let program = |name: &str| {
+        let builtin = sparsek_kernels::builtin(name).expect("a built-in kernel");
+        builtin.program().expect("a built-in program loads")
+    };
+    let usual = [
+        ("sparsek-value", Elem::Bf16, 128, 4),
+        ("sparsek-value", Elem::F32, 64, 1),
+        ("sparsek-both", Elem::F16, 64, 8),
+    ];
+    let all: Vec<(Instance, Target)> = usual
+        .iter()
+        .flat_map(|(name, elem, d, group)| {
+            let spec = Spec::new(*elem, *d).k(512).w(512);
+            let instance = move |t| (Instance::new(&program(name), &spec, *group, false), t);
+            Target::ALL.map(instance)
+        })
+        .collect();
+    in_parallel(&all, |(instance, target)| {
+        assert_eq!(instance.compile(target), Ended::Compiled, "{} {target}", instance.label);
+    });
+}
+
+/// The whole of it takes an hour of processor time: `cargo test -p sparsek-tests --test cuda --
+/// --ignored`.
+#[test]
+#[ignore = "every group and target: an hour of processor time"]
+fn every_kernel_compiles_for_every_group_and_target() {
+    let mut all = Vec::new();
+    for builtin in sparsek_kernels::all() {
+        let program = builtin.program().expect("a built-in program loads");
+        for (at, d) in HEAD_DIMS.into_iter().enumerate() {
+            for elem in Elem::ALL {
+                for group in GROUPS {
+                    let (k, w) = EXTENTS[(at + group as usize) % EXTENTS.len()];
+                    let spec = Spec::new(elem, d).k(k).w(w);
+                    all.push(Instance::new(&program, &spec, group, true));
+                }
+            }
+        }
+    }
+    in_parallel(&all, |instance| {
+        for target in &Target::ALL {
+            instance.compile(target);
+        }
+    });
+}

@@ -1,0 +1,6 @@
+//! Generated code, without a GPU: it compiles for every target, or is refused with numbers.
+
+mod compile;
+mod grid;
+mod programs;
+mod snapshots;
