@@ -1,13 +1,16 @@
 //! Where a kernel runs: the CPU or one CUDA device, chosen once and never changed silently.
 
 use crate::cases::Case;
+use crate::commands::failure;
 use crate::cuda_inputs;
 use crate::failure::Failure;
 use crate::machine;
 use crate::progress::Progress;
+use crate::tensors::file::TensorFile;
 use crate::tensors::inputs::Loaded;
 use crate::terminal::note;
 use sparsek::{Kernel, Options, Tensor, cuda};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,6 +55,37 @@ pub(crate) struct Cuda {
     pub(crate) device: cuda::Device,
     /// Held while kernels run: a fault then belongs to one call, and times are of one call.
     turn: Mutex<()>,
+    /// Whether a call ended in a fault.
+    lost: AtomicBool,
+}
+
+/// Why a call has no results.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// The call failed; others need not.
+    Call(sparsek::Error),
+    /// A fault of this call, after which this process cannot use the GPU.
+    Fault(sparsek::Error),
+    /// Not run, after a fault of another call.
+    Lost,
+}
+
+impl From<sparsek::Error> for Stopped {
+    fn from(error: sparsek::Error) -> Stopped {
+        Stopped::Call(error)
+    }
+}
+
+impl Stopped {
+    /// What it means to whoever wrote the command line.
+    pub(crate) fn failure(self, file: Option<&TensorFile>) -> Failure {
+        match self {
+            Stopped::Call(error) => failure(error, file),
+            Stopped::Fault(error) => Failure::new(format_args!("a fault on the GPU: {error}"))
+                .help("it is a mistake of the generated code: please report the command line"),
+            Stopped::Lost => Failure::new("the GPU cannot be used after a fault"),
+        }
+    }
 }
 
 /// One kernel on one backend; what it compiles is kept.
@@ -120,7 +154,7 @@ impl Backend {
     pub(crate) fn open(device: Device) -> Result<Backend, Failure> {
         let cuda = |ordinal| -> Result<Backend, sparsek::Error> {
             let device = cuda::Device::new(ordinal)?;
-            Ok(Backend::Cuda(Cuda { device, turn: Mutex::new(()) }))
+            Ok(Backend::Cuda(Cuda { device, turn: Mutex::new(()), lost: AtomicBool::new(false) }))
         };
         match device {
             Device::Cpu => Ok(Backend::Cpu),
@@ -155,7 +189,7 @@ impl Backend {
     }
 
     /// Every result of a case by name.
-    pub(crate) fn results(&self, case: &Case) -> Result<Vec<(String, Tensor)>, sparsek::Error> {
+    pub(crate) fn results(&self, case: &Case) -> Result<Vec<(String, Tensor)>, Stopped> {
         Ok(self.runner(&case.kernel, case.strided).run(&case.loaded, false)?.into_tensors())
     }
 
@@ -172,15 +206,18 @@ impl Backend {
 
 impl Runner<'_> {
     /// Runs forward and, where the input has `d_o`, backward; bars show how far the CPU is.
-    pub(crate) fn run(&self, loaded: &Loaded, bars: bool) -> Result<Done, sparsek::Error> {
+    pub(crate) fn run(&self, loaded: &Loaded, bars: bool) -> Result<Done, Stopped> {
         match self {
-            Runner::Cpu(kernel) => on_cpu(kernel, loaded, bars),
+            Runner::Cpu(kernel) => Ok(on_cpu(kernel, loaded, bars)?),
             Runner::Cuda { cuda, kernel, strided } => {
-                let sequences = loaded.cu_seqlens.as_ref().map(|c| c.len().saturating_sub(1));
                 // Compiled before the device is taken.
-                kernel.prepare(&cuda_inputs::shapes(loaded), sequences, None)?;
+                let ready = compile(kernel, loaded);
                 // The lock guards no data.
                 let _turn = cuda.turn.lock().unwrap_or_else(PoisonError::into_inner);
+                if cuda.lost.load(Ordering::Relaxed) {
+                    return Err(Stopped::Lost);
+                }
+                ready?;
                 let done = match strided {
                     true => cuda_inputs::run_strided(&cuda.device, kernel, loaded),
                     false => on_cuda(kernel, loaded),
@@ -188,10 +225,27 @@ impl Runner<'_> {
                 for warning in kernel.take_warnings() {
                     note(warning);
                 }
-                done
+                done.map_err(|e| {
+                    // After a fault the driver answers everything with it.
+                    if cuda.device.synchronize().is_ok() {
+                        return Stopped::Call(e);
+                    }
+                    cuda.lost.store(true, Ordering::Relaxed);
+                    Stopped::Fault(e)
+                })
             }
         }
     }
+}
+
+/// Compiles what a call needs.
+fn compile(kernel: &cuda::Kernel, loaded: &Loaded) -> Result<(), sparsek::Error> {
+    let sequences = loaded.cu_seqlens.as_ref().map(|c| c.len().saturating_sub(1));
+    let prepared = kernel.prepare(&cuda_inputs::shapes(loaded), sequences, None)?;
+    if loaded.d_o.is_some() {
+        prepared.backward(None, None)?;
+    }
+    Ok(())
 }
 
 fn on_cpu(kernel: &Kernel, loaded: &Loaded, bars: bool) -> Result<Done, sparsek::Error> {
@@ -237,11 +291,11 @@ fn on_cuda(kernel: &cuda::Kernel, loaded: &Loaded) -> Result<Done, sparsek::Erro
 
 /// The times of a profiled call.
 pub(crate) fn times(timings: &[cuda::Timing], backward: bool) -> Times {
-    let sum = |module: &str| {
+    let sum = |module: cuda::Module| {
         let ms = timings.iter().filter(|t| t.module == module).map(|t| f64::from(t.ms));
         Duration::from_secs_f64((ms.sum::<f64>() / 1e3).max(0.0))
     };
-    let plan = sum("plan");
-    let forward = plan + sum("forward");
-    Times { plan: Some(plan), forward, backward: backward.then(|| sum("backward")) }
+    let plan = sum(cuda::Module::Plan);
+    let forward = plan + sum(cuda::Module::Forward);
+    Times { plan: Some(plan), forward, backward: backward.then(|| sum(cuda::Module::Backward)) }
 }

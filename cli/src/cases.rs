@@ -147,7 +147,8 @@ pub(crate) fn build(
     let arrays = generate::inputs(seed, &instance.program, shape, *scores).map_err(Failure::new)?;
     let Shape { batch, n, hq, hkv } = shape;
     let label = format!(
-        "seed {seed}: {}, D {}, k {}, window {}, sinks {}, [{batch}, {n}, {hq}/{hkv}]{}, {scores:?} scores",
+        "seed {seed}: {}, {}, D {}, k {}, window {}, sinks {}, [{batch}, {n}, {hq}/{hkv}]{}, {scores:?} scores",
+        program.name,
         instance.elem,
         instance.d,
         instance.k,
@@ -200,7 +201,7 @@ impl Case {
     /// The errors of every result by the rule.
     pub(crate) fn measure(&mut self, backend: &Backend) -> Result<Vec<Measurement>, Failure> {
         let expected = self.expected()?;
-        let results = backend.results(self).map_err(|e| failure(e, None))?;
+        let results = backend.results(self).map_err(|e| e.failure(None))?;
         judge(&expected, &results)
     }
 }

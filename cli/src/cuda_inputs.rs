@@ -122,7 +122,10 @@ pub(crate) fn run_strided(
     loaded: &Loaded,
 ) -> Result<Done, sparsek::Error> {
     let upload = |name: &str, tensor: &HostTensor| {
-        Uploaded::new(device, name, tensor).map_err(cuda::Error::from).map_err(sparsek::Error::from)
+        Uploaded::new(device, name, tensor).map_err(|e| {
+            let what = format!("copying `{name}` to the GPU");
+            sparsek::Error::from(cuda::Error::Driver { what, reason: e.to_string() })
+        })
     };
     let uploaded: Vec<Uploaded> =
         loaded.tensors().map(|(name, t)| upload(name, t)).collect::<Result<_, _>>()?;
@@ -148,10 +151,10 @@ pub(crate) fn run_strided(
         }
     }
     Ok(Done {
-        o: forward.o.download()?,
-        lse: forward.lse.download()?,
-        tau: forward.tau.download()?,
-        expiry: forward.expiry.download()?,
+        o: forward.o().download()?,
+        lse: forward.lse().download()?,
+        tau: forward.tau().download()?,
+        expiry: forward.expiry().download()?,
         gradients,
         times: times(&profile.take()?, d_o.is_some()),
     })

@@ -40,6 +40,10 @@
 //! # }
 //! ```
 
+// What `sparsek_kernel!` expands to names this crate; the tests in it use the macro.
+#[cfg(test)]
+extern crate self as sparsek;
+
 mod bind;
 mod cpu;
 pub mod cuda;
@@ -49,6 +53,7 @@ mod tensor;
 
 pub use error::Error;
 pub use kernel::{Forward, Gradients, Inputs, Kernel, NamedTensors, Options};
+pub use sparsek_codegen as codegen;
 pub use sparsek_dsl as dsl;
 pub use sparsek_dsl::Elem;
 pub use sparsek_dsl::ir::{Program, Spec, SpecError};

@@ -97,7 +97,7 @@ pub(crate) fn measure(
     for (at, set) in sets.iter().enumerate() {
         let forward = call(set, &options).map_err(failed)?;
         if at == 0 {
-            let expiry = forward.expiry.download().map_err(failed)?;
+            let expiry = forward.expiry().download().map_err(failed)?;
             pairs = work::seen_pairs(&expiry, instance.sinks, None);
         }
     }
@@ -160,10 +160,10 @@ fn profile(
         let options = cuda::Options { profile: Some(&profile), ..cuda::Options::default() };
         call(set, &options).map_err(failed)?;
         let timings = profile.take().map_err(failed)?;
-        let plan = timings.iter().filter(|t| t.module == "plan").map(|t| f64::from(t.ms));
+        let plan = timings.iter().filter(|t| t.module == cuda::Module::Plan).map(|t| f64::from(t.ms));
         plans.push(plan.sum());
         for (at, timing) in timings.iter().enumerate() {
-            let named = || (timing.module.to_owned(), timing.entry.clone(), Vec::new());
+            let named = || (timing.module.name().to_owned(), timing.entry.clone(), Vec::new());
             entries.entry(at).or_insert_with(named).2.push(f64::from(timing.ms));
         }
     }
@@ -176,7 +176,7 @@ fn profile(
 /// Bytes a second of a copy within the device's memory, reads and writes counted.
 pub(crate) fn copy_rate(device: &cuda::Device) -> Result<f64, Failure> {
     let stream = device.stream();
-    let (free, _) = device.free_memory().map_err(|e| failure(e, None))?;
+    let (free, _) = device.memory().map_err(|e| failure(e, None))?;
     let bytes = COPIED.min(free / 4);
     let source = stream.alloc_zeros::<u8>(bytes).map_err(driver)?;
     let mut target = stream.alloc_zeros::<u8>(bytes).map_err(driver)?;

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome, Failure> {
     let kernel = Kernel::from_program(&target.program, &spec).map_err(|e| failure(e, None))?;
     let loaded = Loaded::read(&target.program, spec.elem, &file, args.backward)?;
     let done = backend.runner(&kernel, false).run(&loaded, true);
-    let done = done.map_err(|e| failure(e, Some(&file)))?;
+    let done = done.map_err(|e| e.failure(Some(&file)))?;
 
     let tensors = done.tensors();
     let metadata = metadata(&target, kernel.instance());

@@ -137,7 +137,7 @@ fn verify_file(
     let at = file.path().display();
     if expected && applies.is_ok() {
         let done = backend.runner(&kernel, false).run(&loaded, true);
-        let tensors = done.map_err(|e| failure(e, Some(file)))?.into_tensors();
+        let tensors = done.map_err(|e| e.failure(Some(file)))?.into_tensors();
         let named: Vec<(String, &Tensor)> = tensors.iter().map(|(n, t)| (n.clone(), t)).collect();
         let rows = compare::rows(&kernel, file, &loaded, &named)?;
         let on = backend.describe();

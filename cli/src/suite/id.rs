@@ -18,14 +18,26 @@ pub(crate) enum Id {
     Rows(u64),
 }
 
+impl Id {
+    /// Its kind: what stands before the colon.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Id::Golden(_) => "golden",
+            Id::Random(_) => "random",
+            Id::Long(_) => "long",
+            Id::Repeat(_) => "repeat",
+            Id::Rows(_) => "rows",
+        }
+    }
+}
+
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Id::Golden(name) => write!(f, "golden:{name}"),
-            Id::Random(seed) => write!(f, "random:{seed}"),
-            Id::Long(seed) => write!(f, "long:{seed}"),
-            Id::Repeat(seed) => write!(f, "repeat:{seed}"),
-            Id::Rows(seed) => write!(f, "rows:{seed}"),
+            Id::Golden(name) => write!(f, "{}:{name}", self.kind()),
+            Id::Random(seed) | Id::Long(seed) | Id::Repeat(seed) | Id::Rows(seed) => {
+                write!(f, "{}:{seed}", self.kind())
+            }
         }
     }
 }

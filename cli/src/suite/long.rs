@@ -11,7 +11,7 @@ use crate::suite::{Problem, random};
 use crate::tensors::file::HostTensor;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sparsek::{Elem, Tensor};
+use sparsek::{Elem, Options, Tensor};
 use sparsek_reference::generate::{Scores, Shape};
 use sparsek_reference::rule::{self, Measurement};
 use sparsek_reference::{Array, Plan, Sequence};
@@ -92,7 +92,8 @@ fn measure(
 /// Zeroes the rows of d_o whose masks are close to a kink: one flip there moves every gradient.
 fn zero_kinks(case: &mut Case) -> Result<(), Problem> {
     let instance = case.kernel.instance();
-    let results = Backend::Cpu.forward(case)?;
+    let options = Options { cu_seqlens: case.loaded.cu_seqlens.as_deref(), ..Options::default() };
+    let results = case.kernel.forward(&case.loaded.inputs()?, &options)?;
     let (Some(u), Some(d_o)) = (case.loaded.get("u"), &case.loaded.d_o) else { return Ok(()) };
     let (scores, mut d_o) =
         (u.array().map_err(Failure::new)?, d_o.array().map_err(Failure::new)?);

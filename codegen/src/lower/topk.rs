@@ -87,10 +87,10 @@ impl TopK {
         let members =
             self.fits("plan", 8 * u64::from(self.kept().next_power_of_two()) + 14 * chunk)?;
         let launches = vec![
-            launch("plan_sort", chunks, (self.chunk / 2).min(1024), 0),
+            launch("plan_sort", chunks, self.chunk / 4, 0),
             launch("plan_merge", merges, self.merged() / 8, self.fits("plan", 8 * merged)?),
             launch("plan_bounds", chunks, 32, 0),
-            launch("plan_expiry", chunks, self.chunk.min(512), members),
+            launch("plan_expiry", chunks, (self.chunk / 2).clamp(128, 512), members),
             launch("plan_tau", chunks, self.chunk.min(256), 0),
         ];
         Ok((buffers, launches))

@@ -3,11 +3,11 @@
 
 // The K-th best of lists that hold at least K candidates.
 __device__ Candidate kth_best(const Arguments& a, const Lists& lists) {
-    __shared__ int3 kept[KEPT];  // the K-th best is among [x, y); z divides them
+    __shared__ int4 kept[KEPT];  // the K-th best is among [x, w); y and z divide them
     const int lane = threadIdx.x;
     for (int i = lane; i < lists.count && i < KEPT; i += 32) {
         const List list = lists.at(a, i);
-        kept[i] = {list.size > K ? list.size - K : 0, list.size, 0};
+        kept[i] = {list.size > K ? list.size - K : 0, 0, 0, list.size};
     }
     int rank = K;
     Candidate floor = 1, ceiling = ~0ull;  // of what remains, for lists that are not kept
@@ -15,35 +15,44 @@ __device__ Candidate kth_best(const Arguments& a, const Lists& lists) {
         const auto remaining = [&](const List& list, int i) {
             if (i < KEPT) return kept[i];
             const int from = list.below(floor, list.size > K ? list.size - K : 0, list.size);
-            return int3{from, list.below(ceiling, from, list.size), 0};
+            return int4{from, 0, 0, list.below(ceiling, from, list.size)};
         };
         Candidate least = ~0ull, most = 0;
         for (int i = lane; i < lists.count; i += 32) {
             const List list = lists.at(a, i);
-            const int3 r = remaining(list, i);
-            if (r.x >= r.y) continue;
+            const int4 r = remaining(list, i);
+            if (r.x >= r.w) continue;
             least = Least()(least, list.sorted[r.x]);
-            most = Greatest()(most, list.sorted[r.y - 1]);
+            most = Greatest()(most, list.sorted[r.w - 1]);
         }
         least = least_of_warp(least);
         most = greatest_of_warp(most);
         if (least == most) return least;
-        const Candidate pivot = least + (most - least + 1) / 2;
-        int better = 0;
+        // Two pivots, of thirds.
+        const Candidate third = (most - least + 2) / 3, pivot = least + third;
+        const Candidate pivot2 = most - pivot > third ? pivot + third : most;
+        int better = 0, better2 = 0;
         for (int i = lane; i < lists.count; i += 32) {
             const List list = lists.at(a, i);
-            const int3 r = remaining(list, i);
-            const int middle = list.below(pivot, r.x, r.y);
-            if (i < KEPT) kept[i].z = middle;
-            better += r.y - middle;
+            const int4 r = remaining(list, i);
+            const int2 middle = list.below(pivot, r.x, r.w, pivot2, r.x, r.w);
+            if (i < KEPT) kept[i] = {r.x, middle.x, middle.y, r.w};
+            better += r.w - middle.x;
+            better2 += r.w - middle.y;
         }
         better = sum_warp(better);
-        const bool up = better >= rank;
-        if (up) floor = pivot;
-        else ceiling = pivot, rank -= better;
+        better2 = sum_warp(better2);
+        if (better2 >= rank) {
+            floor = pivot2;
+        } else if (better >= rank) {
+            floor = pivot, ceiling = pivot2, rank -= better2;
+        } else {
+            ceiling = pivot, rank -= better;
+        }
         for (int i = lane; i < lists.count && i < KEPT; i += 32) {
-            if (up) kept[i].x = kept[i].z;
-            else kept[i].y = kept[i].z;
+            if (floor == pivot2) kept[i].x = kept[i].z;
+            else if (floor == pivot) kept[i].x = kept[i].y, kept[i].w = kept[i].z;
+            else kept[i].w = kept[i].y;
         }
     }
 }
@@ -61,12 +70,9 @@ struct ListedCandidates {
         for (int i = threadIdx.x; i < lists.count; i += 32) {
             const List list = lists.at(a, i);
             const int4 b = i < KEPT ? brackets[i] : int4{0, list.size, 0, list.size};
-            const int from = list.below(above, b.x, b.y);
-            const int to = list.below(saturated, b.z > from ? b.z : from, b.w);
-            if (i < KEPT) last[i] = {from, to};
-            sum.f += list.size - to + list.sum(from, to, t);
-            sum.above += list.size - from;
-            sum.fractional += to - from;
+            const int2 at = list.below(above, b.x, b.y, saturated, b.z, b.w);
+            if (i < KEPT) last[i] = at;
+            list.add(at.x, at.y, t, sum);
         }
         return {sum_warp(sum.f), sum_warp(sum.above), sum_warp(sum.fractional)};
     }
@@ -98,7 +104,9 @@ extern "C" __global__ void __launch_bounds__(32) plan_bounds(const __grid_consta
     double tau = -INFINITY_F;
     if (arrived > K) {
         const double v = score_of(kth);
-        for (int i = threadIdx.x; i < lists.count && i < KEPT; i += 32) brackets[i] = bracket(lists.at(a, i), v - 1.0, v);
+        for (int i = threadIdx.x; i < 4 * lists.count && i < 4 * KEPT; i += 32)
+            set_bracket(brackets[i / 4], i % 4, lists.at(a, i / 4), v - 1.0, v);
+        __syncwarp();
         ListedCandidates candidates = {a, lists, brackets, last};
         tau = largest_root(candidates, v, v - 1.0, v);
     }

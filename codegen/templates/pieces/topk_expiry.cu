@@ -37,7 +37,9 @@ __device__ int gather(const Arguments& a, const Lists& lists, Candidate least, C
         const int here = lists.count - base < 128 ? lists.count - base : 128;
         for (int l = threadIdx.x / 32; l < here; l += blockDim.x / 32) {
             const List list = lists.at(a, base + l);
-            for (int r = from[l] + threadIdx.x % 32; r < list.size; r += 32) to[slot[l] + r - from[l]] = list.sorted[r];
+#pragma unroll 4
+            for (int r = from[l] + threadIdx.x % 32; r < list.size; r += 32)
+                to[slot[l] + r - from[l]] = __ldg(&list.sorted[r]);
         }
         __syncthreads();
     }
@@ -92,7 +94,7 @@ __device__ void write_kth_scores(const Arguments& a, const Sequence& s, int g, i
 // The keys of the chunk, ascending: sinks that are past the window at some query of it, and the selected.
 __device__ void write_keys(const Arguments& a, const Sequence& s, int g, int chunk, const Members& m, Candidate after) {
     const long long list = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
-    int* keys = a.chunk_keys + list * (K + SINKS + CHUNK);
+    int* keys = a.chunk_keys + list * CHUNK_KEYS;
     int next = write_sinks(a, s, chunk, keys);
     for (int i = threadIdx.x; i < K_PADDED; i += blockDim.x) m.old[i] = i < m.count ? arrival_of(m.old[i]) : ~0ull;
     bitonic_sort<K_PADDED>(m.old, 1);

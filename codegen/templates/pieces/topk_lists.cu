@@ -1,3 +1,17 @@
+// f(t) = Σ clip(u − t, 0, 1) over candidates, and what it is made of: those above t, and among them those with u <= t + 1,
+// by whose number f falls as t rises.
+struct Total {
+    double f;
+    int above, fractional;
+
+    __device__ void add(double u, double t) {
+        const double d = u - t, part = d < 1.0 ? d : 1.0;
+        f += d > 0.0 ? part : 0.0;
+        above += d > 0.0 ? 1 : 0;
+        fractional += d > 0.0 && d <= 1.0 ? 1 : 0;
+    }
+};
+
 // Sorted lists: every chunk of queries has one of its arrivals, and every MERGED / CHUNK chunks have one of theirs.
 constexpr int MERGED = CHUNK * 16 < 8192 ? CHUNK * 16 : 8192;
 
@@ -24,6 +38,26 @@ struct List {
             else high = middle;
         }
         return low;
+    }
+
+    // The same for two bounds at a time, whose loads overlap.
+    __device__ int2 below(Candidate bound, int low, int high, Candidate bound2, int low2, int high2) const {
+        while (low < high && low2 < high2) {
+            const int middle = (low + high) / 2, middle2 = (low2 + high2) / 2;
+            const Candidate c = sorted[middle], c2 = sorted[middle2];
+            if (c < bound) low = middle + 1;
+            else high = middle;
+            if (c2 < bound2) low2 = middle2 + 1;
+            else high2 = middle2;
+        }
+        return {below(bound, low, high), below(bound2, low2, high2)};
+    }
+
+    // Adds all candidates of the list, of which those above t start at `from` and those above t + 1 at `to`.
+    __device__ void add(int from, int to, double t, Total& total) const {
+        total.f += size - to + sum(from, to, t);
+        total.above += size - from;
+        total.fractional += to - from;
     }
 };
 

@@ -10,6 +10,6 @@ extern "C" __global__ void __launch_bounds__(1024) plan_sinks(const __grid_const
         a.expiry[index] = j < SINKS || j >= s.length - WINDOW ? s.length : j + WINDOW;
     }
     const long long list = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
-    const int count = write_sinks(a, s, chunk, a.chunk_keys + list * (K + SINKS + CHUNK));
+    const int count = write_sinks(a, s, chunk, a.chunk_keys + list * CHUNK_KEYS);
     if (threadIdx.x == 0) a.chunk_counts[list] = count;
 }

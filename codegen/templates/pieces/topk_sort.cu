@@ -1,4 +1,4 @@
-constexpr int SORT_THREADS = CHUNK / 2 < 1024 ? CHUNK / 2 : 1024;
+constexpr int SORT_THREADS = CHUNK / 4;
 constexpr int MERGE_THREADS = MERGED / 8;
 
 // Expiry as far as arrivals alone decide it: a sink is seen to the end, a candidate too until the queries at which it is not

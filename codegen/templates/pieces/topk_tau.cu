@@ -18,10 +18,8 @@ struct ChunkScores {
     __device__ void add_list(int i, double t, Candidate above, Candidate saturated, Total& sum) const {
         const List list = lists.at(a, i);
         const int4 b = bracket_at(i, list.size);
-        const int from = list.below(above, b.x, b.y), to = list.below(saturated, b.z > from ? b.z : from, b.w);
-        sum.f += list.size - to + list.sum(from, to, t);
-        sum.above += list.size - from;
-        sum.fractional += to - from;
+        const int2 at = list.below(above, b.x, b.y, saturated, b.z, b.w);
+        list.add(at.x, at.y, t, sum);
     }
 };
 
@@ -46,40 +44,42 @@ struct ArrivedCandidates {
 // Whoever has arrived by one query of a part, while tau is in [low, high].
 struct PartCandidates {
     const ChunkScores& chunk;
-    const double* unstable;  // of those that arrived before the part
-    int unstable_count;      // above UNSTABLE they are not in shared memory
+    const double* scores;  // unstable ones that arrived before the part, then those of the part above low, in time order
+    int count;             // of these by this query
     int saturated, fractional;
     double sum;  // Σ (u − high) over the fractional
     double high;
-    int part, lane;
-    unsigned recent;  // arrivals of the part that are above low
+    int listed;  // of own, where the unstable were too many: then all that arrived before the part are gone over; or −1
 
     __device__ Total total(double t) {
-        Total all = {0.0, 0, 0};
-        if (unstable_count <= UNSTABLE) {
-            all.f = saturated + (fractional > 0 ? sum + fractional * (high - t) : 0.0);
-            all.above = saturated + fractional;
-            all.fractional = fractional;
-#pragma unroll 4
-            for (int i = 0; i < unstable_count; ++i) all.add(unstable[i], t);
-        } else {
+        Total all = {static_cast<double>(saturated), saturated + fractional, fractional}, odd = {0.0, 0, 0};
+        if (fractional > 0) all.f += sum + fractional * (high - t);
+        if (listed >= 0) {
+            all = {0.0, 0, 0};
             const Candidate above = least_above(t), above_one = least_above(t + 1.0);
             for (int i = 0; i < chunk.lists.count; ++i) chunk.add_list(i, t, above, above_one, all);
-            for (int i = 0; i < part * STRIDE; ++i) all.add(chunk.own[i], t);
+            for (int i = 0; i < listed; ++i) all.add(chunk.own[i], t);
         }
-        for (unsigned rest = recent & ((2u << lane) - 1); rest != 0; rest &= rest - 1)
-            all.add(chunk.own[part * STRIDE + __ffs(rest) - 1], t);
-        return all;
+        int i = 0;
+#pragma unroll 2
+        for (; i + 1 < count; i += 2) {
+            all.add(scores[i], t);
+            odd.add(scores[i + 1], t);
+        }
+        if (i < count) all.add(scores[i], t);
+        return {all.f + odd.f, all.above + odd.above, all.fractional + odd.fractional};
     }
 
     __device__ void narrow(bool) {}
 };
 
-// Splits those that arrived before a part into stable and unstable ones; every lane gets the same.
-__device__ void split(PartCandidates& c, double low, double high, double* unstable) {
+// Splits those that arrived before a part into stable and unstable ones; every lane gets the same. Returns how many are
+// unstable; more than UNSTABLE are not all written.
+__device__ int split(PartCandidates& c, int part, double low, double high, double* unstable) {
     const Candidate at_low = least_above(low), at_high = least_above(high);
     const Candidate one_above_low = least_above(low + 1.0), one_above_high = least_above(high + 1.0);
     const ChunkScores& chunk = c.chunk;
+    const int lane = threadIdx.x % 32;
     int saturated = 0, fractional = 0, next = 0;
     double sum = 0.0;
     // Slots in the order of lanes.
@@ -87,7 +87,7 @@ __device__ void split(PartCandidates& c, double low, double high, double* unstab
         int slot = count;
         for (int d = 1; d < 32; d *= 2) {
             const int y = __shfl_up_sync(FULL_WARP, slot, d);
-            if (c.lane >= d) slot += y;
+            if (lane >= d) slot += y;
         }
         const int total = __shfl_sync(FULL_WARP, slot, 31);
         slot += next - count;
@@ -95,16 +95,15 @@ __device__ void split(PartCandidates& c, double low, double high, double* unstab
         return slot;
     };
     for (int base = 0; base < chunk.lists.count; base += 32) {
-        const int i = base + c.lane;
+        const int i = base + lane;
         List list = {nullptr, nullptr, 0};
         int4 p = {0, 0, 0, 0};
         if (i < chunk.lists.count) {
             list = chunk.lists.at(chunk.a, i);
             const int4 b = chunk.bracket_at(i, list.size);
-            p.x = list.below(at_low, b.x, b.y);
-            p.y = list.below(at_high, p.x, b.y);
-            p.z = list.below(one_above_low, b.z > p.x ? b.z : p.x, b.w);
-            p.w = list.below(one_above_high, p.z > p.y ? p.z : p.y, b.w);
+            const int2 lows = list.below(at_low, b.x, b.y, one_above_low, b.z, b.w);
+            const int2 highs = list.below(at_high, lows.x, b.y, one_above_high, lows.y, b.w);
+            p = {lows.x, highs.x, lows.y, highs.y};
         }
         if (p.y > p.z) p.y = p.z;  // high is above low + 1: nobody stays fractional
         else fractional += p.z - p.y, sum += list.sum(p.y, p.z, high);
@@ -117,8 +116,8 @@ __device__ void split(PartCandidates& c, double low, double high, double* unstab
 #pragma unroll 4
         for (int r = p.z; r < p.w; ++r) unstable[slot++] = score_of(__ldg(&list.sorted[r]));
     }
-    for (int base = 0; base < c.part * STRIDE; base += 32) {
-        const double u = chunk.own[base + c.lane];
+    for (int base = 0; base < part * STRIDE; base += 32) {
+        const double u = chunk.own[base + lane];
         const bool sits = u > high + 1.0, stays = !sits && u > high && u <= low + 1.0;
         const bool moves = u > low && !sits && !stays;
         saturated += sits ? 1 : 0;
@@ -127,11 +126,11 @@ __device__ void split(PartCandidates& c, double low, double high, double* unstab
         const int slot = reserve(moves ? 1 : 0);
         if (moves && next <= UNSTABLE) unstable[slot] = u;
     }
-    c.unstable_count = next;
     c.saturated = sum_warp(saturated);
     c.fractional = sum_warp(fractional);
     c.sum = sum_warp(sum);
     __syncwarp();
+    return next;
 }
 
 // tau of the 32 queries of a part, one to a lane, between tau before and after it.
@@ -146,10 +145,17 @@ __device__ float tau_of_part(const ChunkScores& chunk, int part, bool known, dou
     if (!(low < high)) return known ? static_cast<float>(high) : -INFINITY_F;
     const unsigned recent = __ballot_sync(FULL_WARP, chunk.own[part * STRIDE + lane] > low);
     if (recent == 0) return known ? static_cast<float>(high) : -INFINITY_F;  // nobody moves tau
-    PartCandidates candidates = {chunk, unstable, 0, 0, 0, 0.0, high, part, lane, recent};
-    split(candidates, low, high, unstable);
+    PartCandidates candidates = {chunk, unstable, 0, 0, 0, 0.0, high, -1};
+    int count = split(candidates, part, low, high, unstable);
+    if (count > UNSTABLE) count = 0, candidates.listed = part * STRIDE;
+    const unsigned earlier = recent & ((1u << lane) - 1), arrives = recent >> lane & 1;
+    if (arrives) unstable[count + __popc(earlier)] = chunk.own[part * STRIDE + lane];
+    candidates.count = count + __popc(earlier) + arrives;
+    __syncwarp();
     double tau = -INFINITY_F;
-    if (known) {
+    if (recent >> lane < 2) {
+        tau = known ? high : tau;  // nobody moves it later in the part
+    } else if (known) {
         tau = largest_root(candidates, v, low, high);
         tau = tau < high ? tau : high;
     }
@@ -172,7 +178,7 @@ extern "C" __global__ void __launch_bounds__(256) plan_tau(const __grid_constant
     __shared__ int arrived[PARTS + 1];  // before each part
     __shared__ double tau_after[PARTS];
     __shared__ int4 brackets[KEPT];
-    __shared__ double unstable[8][UNSTABLE];
+    __shared__ double unstable[8][UNSTABLE + STRIDE];
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -188,8 +194,8 @@ extern "C" __global__ void __launch_bounds__(256) plan_tau(const __grid_constant
         return;
     }
     const Lists lists(a, s, g, chunk);
-    for (int i = threadIdx.x; i < lists.count && i < KEPT; i += blockDim.x)
-        brackets[i] = bracket(lists.at(a, i), before, after);
+    for (int i = threadIdx.x; i < 4 * lists.count && i < 4 * KEPT; i += blockDim.x)
+        set_bracket(brackets[i / 4], i % 4, lists.at(a, i / 4), before, after);
     for (int part = warp; part < PARTS; part += warps) {
         const Candidate c = arriving(a, s, g, chunk * CHUNK + part * STRIDE + lane);
         own[part * STRIDE + lane] = c == 0 ? -INFINITY_F : score_of(c);

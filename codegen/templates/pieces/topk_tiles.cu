@@ -13,7 +13,7 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
     const int count = a.chunk_counts[list];
     const int* expiry = a.expiry + (static_cast<long long>(s.row) * a.hkv + g) * a.n + s.start;
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
-        const int j = a.chunk_keys[list * (K + SINKS + CHUNK) + i];
+        const int j = a.chunk_keys[list * CHUNK_KEYS + i];
         keys[i] = {j, expiry[j]};
     }
     __syncthreads();
@@ -23,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
         const int block = chunk * (CHUNK / POSITIONS) + tile, begin = block * POSITIONS;
         if (begin >= s.length) break;
         const int end = begin + POSITIONS < s.length ? begin + POSITIONS : s.length;
-        int* to = a.tile_keys + (first + block) * (K + SINKS);
+        int* to = a.tile_keys + (first + block) * TILE_KEYS;
         int filled = 0, full = 0;
         bool expires = true;  // some key does within the tile
         for (int pass = 0; pass < 2 && expires; ++pass) {

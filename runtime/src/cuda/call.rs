@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// How a tensor of a kernel may lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
-    axes: &'static [Axis],
+    pub(crate) axes: &'static [Axis],
     /// Vectors over the head dimension, which are loaded in pieces of 16 bytes.
     vectors: bool,
     /// Without gaps, the last dimension fastest.
@@ -64,7 +64,7 @@ impl<'c> Call<'c> {
         stream: &'c CudaStream,
         program: &'c Program,
     ) -> Result<Call<'c>, Error> {
-        let mut call = Call {
+        let call = Call {
             device,
             stream,
             program,
@@ -74,7 +74,6 @@ impl<'c> Call<'c> {
         };
         call.same_context("stream", stream.context())?;
         stream.context().bind_to_thread().map_err(driver("using the context of the GPU"))?;
-        call.guards.reserve(16);
         Ok(call)
     }
 

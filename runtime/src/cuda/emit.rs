@@ -65,11 +65,10 @@ pub(super) fn compile(store: &Store, wanted: &Specialisation) -> Result<Image, c
                 resources: compiled.resources,
                 cubin: compiled.cubin,
             };
-            if let Some(cache) = &store.cache {
-                if let Err(e) = cache.put(&key, &entry) {
-                    let folder = cache.entries().display();
-                    store.warn(format!("compiled code cannot be kept in {folder}: {e}"));
-                }
+            let kept = store.cache.as_ref().map(|cache| (cache, cache.put(&key, &entry)));
+            if let Some((cache, Err(e))) = kept {
+                let folder = cache.entries().display();
+                store.warn(format!("compiled code cannot be kept in {folder}: {e}"));
             }
             entry
         }

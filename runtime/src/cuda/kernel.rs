@@ -123,8 +123,8 @@ impl Kernel {
                 .with("lse", lse.view_mut())
                 .with("tau", tau.view_mut())
                 .with("expiry", expiry.view_mut()),
-            saved: &mut MemoryMut::new(&mut saved),
-            scratch: &mut MemoryMut::new(&mut scratch),
+            saved: MemoryMut::new(&mut saved),
+            scratch: MemoryMut::new(&mut scratch),
             sequences,
             profile: options.profile,
         };
@@ -169,8 +169,8 @@ impl Kernel {
                 .with("expiry", forward.expiry.view()),
             d_o,
             gradients: &mut borrowed_mut(&mut gradients),
-            saved: &Memory::new(&forward.saved),
-            scratch: &mut MemoryMut::new(&mut scratch),
+            saved: Memory::new(&forward.saved),
+            scratch: MemoryMut::new(&mut scratch),
             sequences: forward.sequences.as_ref(),
             profile: options.profile,
         };
@@ -248,8 +248,8 @@ impl Gradients {
     }
 }
 
-/// Shapes and element types of tensors.
-pub(crate) fn shapes(inputs: &Inputs<'_>) -> NamedTensors<TensorShape> {
+/// Shapes and element types of tensors: what [`Kernel::prepare`] takes.
+pub fn shapes(inputs: &Inputs<'_>) -> NamedTensors<TensorShape> {
     let shape =
         |view: &TensorView<'_>| TensorShape { shape: view.shape().to_vec(), dtype: view.dtype() };
     inputs.iter().fold(NamedTensors::new(), |all, (name, view)| all.with(name, shape(view)))

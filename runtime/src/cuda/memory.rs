@@ -15,7 +15,7 @@ pub(crate) trait Source: Debug + Sync {
     fn read<'s>(&'s self, stream: &'s CudaStream) -> (u64, SyncOnDrop<'s>);
 }
 
-impl<T: DeviceRepr + Debug> Source for CudaSlice<T> {
+impl<T: DeviceRepr + Debug + 'static> Source for CudaSlice<T> {
     fn read<'s>(&'s self, stream: &'s CudaStream) -> (u64, SyncOnDrop<'s>) {
         self.device_ptr(stream)
     }
@@ -26,7 +26,7 @@ pub(crate) trait Sink: Debug + Send {
     fn write<'s>(&'s mut self, stream: &'s CudaStream) -> (u64, SyncOnDrop<'s>);
 }
 
-impl<T: DeviceRepr + Debug> Sink for CudaSlice<T> {
+impl<T: DeviceRepr + Debug + 'static> Sink for CudaSlice<T> {
     fn write<'s>(&'s mut self, stream: &'s CudaStream) -> (u64, SyncOnDrop<'s>) {
         self.device_ptr_mut(stream)
     }
@@ -35,7 +35,7 @@ impl<T: DeviceRepr + Debug> Sink for CudaSlice<T> {
 /// Where memory lies: in a slice, that many bytes from its start, or at an address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place<'a> {
-    Slice(&'a dyn Source, u64),
+    Slice(&'a (dyn Source + 'static), u64),
     Address(u64),
 }
 
@@ -58,7 +58,7 @@ impl<'a> Place<'a> {
 /// [`Place`] of memory that is written.
 #[derive(Debug)]
 pub(crate) enum PlaceMut<'a> {
-    Slice(&'a mut dyn Sink, u64),
+    Slice(&'a mut (dyn Sink + 'static), u64),
     Address(u64),
 }
 

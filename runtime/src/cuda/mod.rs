@@ -56,11 +56,12 @@ mod strides;
 mod tensor;
 mod workspace;
 
+pub use cudarc;
 pub use device::{Device, DeviceInfo, devices, driver_version};
 pub use error::{Error, Version};
 pub use host::HostOptions;
 pub use image::{Image, Module};
-pub use kernel::{Forward, Gradients, Kernel, Options};
+pub use kernel::{Forward, Gradients, Kernel, Options, shapes};
 pub use memory::{Memory, MemoryMut};
 pub use prepared::{ForwardCall, Prepared};
 pub use prepared_backward::{BackwardCall, PreparedBackward};
@@ -68,3 +69,6 @@ pub use profile::{Profile, Timing};
 pub use resources::Resources;
 pub use sequences::Sequences;
 pub use tensor::{Element, Inputs, Outputs, OwnedTensor, TensorShape, TensorView, TensorViewMut};
+
+#[cfg(all(test, feature = "jit"))]
+mod tests;

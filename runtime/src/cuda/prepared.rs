@@ -46,10 +46,10 @@ pub struct ForwardCall<'c, 'a> {
     /// `o`, `lse`, `tau` and `expiry`, as [`Prepared::outputs`] lists them.
     pub outputs: &'c mut Outputs<'a>,
     /// [`Prepared::saved_bytes`] bytes, for the backward; at a multiple of 256 bytes.
-    pub saved: &'c mut MemoryMut<'a>,
+    pub saved: MemoryMut<'c>,
     /// [`Prepared::scratch_bytes`] bytes, free again when the call is done on its stream; at a
     /// multiple of 256 bytes.
-    pub scratch: &'c mut MemoryMut<'a>,
+    pub scratch: MemoryMut<'c>,
     /// Packed sequences, as many as the call was prepared for.
     pub sequences: Option<&'c Sequences>,
     /// Where to note the time of each kernel.
@@ -236,7 +236,7 @@ impl Prepared {
     pub fn forward_into(
         &self,
         stream: &Arc<CudaStream>,
-        call: ForwardCall<'_, '_>,
+        mut call: ForwardCall<'_, '_>,
     ) -> Result<(), crate::Error> {
         let shapes = &*self.call;
         shapes.check_inputs(call.inputs)?;
@@ -250,9 +250,13 @@ impl Prepared {
             running.output(name, view)?;
         }
         running.sequences(call.sequences);
-        let saved =
-            running.memory_mut("memory saved for the backward", self.saved_bytes(), call.saved)?;
-        let scratch = running.memory_mut("scratch memory", self.scratch_bytes(), call.scratch)?;
+        let saved = running.memory_mut(
+            "memory saved for the backward",
+            self.saved_bytes(),
+            &mut call.saved,
+        )?;
+        let scratch =
+            running.memory_mut("scratch memory", self.scratch_bytes(), &mut call.scratch)?;
         if shapes.is_empty() {
             return Ok(());
         }

@@ -43,10 +43,10 @@ pub struct BackwardCall<'c, 'a> {
     /// The gradients to write, as [`PreparedBackward::gradients`] lists them.
     pub gradients: &'c mut Outputs<'a>,
     /// What the forward call saved.
-    pub saved: &'c Memory<'a>,
+    pub saved: Memory<'c>,
     /// [`PreparedBackward::scratch_bytes`] bytes, free again when the call is done on its stream;
     /// at a multiple of 256 bytes.
-    pub scratch: &'c mut MemoryMut<'a>,
+    pub scratch: MemoryMut<'c>,
     /// The sequences of the forward call.
     pub sequences: Option<&'c Sequences>,
     /// Where to note the time of each kernel.
@@ -134,7 +134,7 @@ impl PreparedBackward {
     pub(crate) fn queue(
         &self,
         stream: &Arc<CudaStream>,
-        call: BackwardCall<'_, '_>,
+        mut call: BackwardCall<'_, '_>,
     ) -> Result<(), crate::Error> {
         let shapes = &*self.call;
         shapes.check_inputs(call.inputs)?;
@@ -163,8 +163,9 @@ impl PreparedBackward {
         }
         running.sequences(call.sequences);
         let saved = self.workspace.saved_bytes();
-        let saved = running.memory("memory saved by the forward", saved, call.saved)?;
-        let scratch = running.memory_mut("scratch memory", self.scratch_bytes(), call.scratch)?;
+        let saved = running.memory("memory saved by the forward", saved, &call.saved)?;
+        let scratch =
+            running.memory_mut("scratch memory", self.scratch_bytes(), &mut call.scratch)?;
         if shapes.is_empty() {
             // Those that sum over positions have elements all the same.
             self.gradients.names().try_for_each(|name| running.zero(name))?;

@@ -18,7 +18,7 @@ pub type Inputs<'a> = NamedTensors<TensorView<'a>>;
 pub type Outputs<'a> = NamedTensors<TensorViewMut<'a>>;
 
 /// Rust types of tensor elements: f32, f16, bf16, i32.
-pub trait Element: DeviceRepr + Debug + sealed::Sealed {
+pub trait Element: DeviceRepr + Debug + sealed::Sealed + 'static {
     /// The element type.
     const DTYPE: DType;
 }
