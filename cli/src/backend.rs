@@ -134,7 +134,8 @@ pub(crate) struct Times {
 impl Done {
     /// Every tensor by name, in the order in which they are written.
     pub(crate) fn tensors(&self) -> Vec<(String, &Tensor)> {
-        let own = [("o", &self.o), ("lse", &self.lse), ("tau", &self.tau), ("expiry", &self.expiry)];
+        let own =
+            [("o", &self.o), ("lse", &self.lse), ("tau", &self.tau), ("expiry", &self.expiry)];
         let own = own.into_iter().map(|(name, t)| (name.to_owned(), t));
         own.chain(self.gradients.iter().map(|(name, t)| (name.clone(), t))).collect()
     }
@@ -143,8 +144,7 @@ impl Done {
 impl Done {
     /// Every tensor by name.
     pub(crate) fn into_tensors(self) -> Vec<(String, Tensor)> {
-        let own =
-            [("o", self.o), ("lse", self.lse), ("tau", self.tau), ("expiry", self.expiry)];
+        let own = [("o", self.o), ("lse", self.lse), ("tau", self.tau), ("expiry", self.expiry)];
         own.map(|(name, t)| (name.to_owned(), t)).into_iter().chain(self.gradients).collect()
     }
 }

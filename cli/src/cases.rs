@@ -62,9 +62,7 @@ pub(crate) fn reread(program: &Program) -> Result<Program, Failure> {
     let text = program.to_string();
     let compiled = parse::compile_file(&text);
     let read = compiled.kernels.into_iter().next().and_then(|k| k.program);
-    read.ok_or_else(|| {
-        Failure::new(format_args!("a generated program does not compile:\n{text}"))
-    })
+    read.ok_or_else(|| Failure::new(format_args!("a generated program does not compile:\n{text}")))
 }
 
 fn random_spec(program: &Program, flags: &Flags, n: usize, rng: &mut StdRng) -> Spec {

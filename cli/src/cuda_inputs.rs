@@ -71,7 +71,11 @@ fn reordered<T: Copy>(values: &[T], shape: &[usize], order: &[usize]) -> (Vec<T>
 }
 
 impl Uploaded {
-    fn new(device: &cuda::Device, name: &str, tensor: &HostTensor) -> Result<Uploaded, DriverError> {
+    fn new(
+        device: &cuda::Device,
+        name: &str,
+        tensor: &HostTensor,
+    ) -> Result<Uploaded, DriverError> {
         let order = order(tensor.shape.len());
         fn send<T: Copy + DeviceRepr>(
             device: &cuda::Device,

@@ -13,6 +13,7 @@ mod failure;
 mod machine;
 mod picture;
 mod progress;
+mod schedule;
 mod suite;
 mod table;
 mod target;

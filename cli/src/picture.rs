@@ -290,7 +290,13 @@ fn vertical_label(out: &mut String, y: f64, text: &str) -> fmt::Result {
 }
 
 /// A dot and its meaning; where the next one goes.
-pub(crate) fn key(out: &mut String, x: f64, y: f64, colour: &str, text: &str) -> Result<f64, fmt::Error> {
+pub(crate) fn key(
+    out: &mut String,
+    x: f64,
+    y: f64,
+    colour: &str,
+    text: &str,
+) -> Result<f64, fmt::Error> {
     writeln!(
         out,
         "<circle cx=\"{}\" cy=\"{}\" r=\"4\" fill=\"{colour}\"/><text x=\"{}\" y=\"{y}\" \

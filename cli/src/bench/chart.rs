@@ -16,8 +16,12 @@ type Line<'a> = (&'a str, &'a str, Vec<(f64, f64)>);
 pub(crate) fn svg(title: &str, rows: &[Row]) -> Result<String, fmt::Error> {
     let n = |row: &Row| row.n as f64;
     let lines: [Line; 3] = [
-        ("backward", TAU, rows.iter().map(|r| (n(r), r.backward.median)).collect()),
-        ("forward, plan included", SELECTED, rows.iter().map(|r| (n(r), r.forward.median)).collect()),
+        ("backward", TAU, rows.iter().filter_map(|r| Some((n(r), r.backward?.median))).collect()),
+        (
+            "forward, plan included",
+            SELECTED,
+            rows.iter().map(|r| (n(r), r.forward.median)).collect(),
+        ),
         ("plan", SINK, rows.iter().filter_map(|r| Some((n(r), r.plan?.median))).collect()),
     ];
     let all = || lines.iter().flat_map(|(_, _, points)| points.iter().copied());
@@ -128,12 +132,15 @@ mod tests {
     fn a_chart_of_two_lengths() {
         let row = |n: usize| Row {
             n,
+            scores: String::new(),
+            change: String::new(),
+            schedule: String::new(),
             seen: 1.0,
             work: Work { forward: 1.0, backward: 1.0 },
             bytes: (1.0, 1.0),
             plan: None,
             forward: Spread { median: 1.0, least: 1.0, most: 1.0 },
-            backward: Spread { median: 10.0, least: 10.0, most: 10.0 },
+            backward: Some(Spread { median: 10.0, least: 10.0, most: 10.0 }),
             launches: Vec::new(),
         };
         let svg = svg("a < b", &[row(1024), row(4096)]).unwrap();

@@ -8,6 +8,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rayon::prelude::*;
 use sparsek::dsl::ir::{Class, Input, Instance, Kind, Role};
 use sparsek::{Elem, Storage};
+use std::fmt;
 use std::str::FromStr;
 
 /// Elements made from one seed.
@@ -110,6 +111,28 @@ fn scores(kind: Scores, sizes: &Sizes, seed: u64) -> HostTensor {
         };
     }
     HostTensor { shape, data: Storage::F32(u) }
+}
+
+impl fmt::Display for Scores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scores::Deviation(deviation) => write!(f, "sd:{deviation}"),
+            Scores::Rising => f.write_str("rising"),
+            Scores::Falling => f.write_str("falling"),
+            Scores::Equal => f.write_str("equal"),
+        }
+    }
+}
+
+/// The scores of a call alone; `None` for a kernel whose scores are computed or that has none.
+pub(crate) fn only_scores(
+    instance: &Instance,
+    sizes: &Sizes,
+    kind: Scores,
+    seed: u64,
+) -> Option<(String, HostTensor)> {
+    let input = instance.program.inputs.iter().find(|input| input.role == Role::Score)?;
+    Some((input.name.clone(), scores(kind, sizes, seed)))
 }
 
 /// Inputs of a call; one with a default keeps it.

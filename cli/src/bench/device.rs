@@ -1,13 +1,18 @@
 //! Times on a GPU, by events on its stream.
 
-use super::{Row, Spread, data};
+use super::{Row, Settings, Spread, data};
 use crate::commands::failure;
+use crate::cuda_inputs;
 use crate::failure::Failure;
+use crate::schedule::{self, Change};
+use crate::tensors::file::HostTensor;
 use crate::tensors::inputs::Loaded;
+use crate::terminal::note;
 use crate::work::{self, Work};
 use cudarc::driver::{CudaEvent, DriverError, sys::CUevent_flags};
 use sparsek::dsl::ir::Instance;
 use sparsek::{Kernel, cuda};
+use sparsek_codegen::Schedule;
 use std::collections::BTreeMap;
 
 /// Bytes of inputs beyond which they do not stay in the cache from call to call.
@@ -35,22 +40,34 @@ pub(crate) fn least_bytes(sizes: &data::Sizes, instance: &Instance) -> (f64, f64
 /// One set of inputs on the device.
 struct Set {
     tensors: Vec<(String, cuda::OwnedTensor)>,
-    d_o: cuda::OwnedTensor,
+    /// Where there is a backward.
+    d_o: Option<cuda::OwnedTensor>,
 }
 
 impl Set {
-    fn upload(device: &cuda::Device, loaded: &Loaded) -> Result<Set, sparsek::Error> {
-        let up = |tensor: &crate::tensors::file::HostTensor| device.upload(&tensor.view()?);
+    fn upload(
+        device: &cuda::Device,
+        loaded: &Loaded,
+        backward: bool,
+    ) -> Result<Set, sparsek::Error> {
+        let up = |tensor: &HostTensor| device.upload(&tensor.view()?);
         let tensors = loaded.tensors().map(|(name, t)| Ok((name.to_owned(), up(t)?)));
         let tensors: Result<Vec<_>, sparsek::Error> = tensors.collect();
-        let Some(d_o) = &loaded.d_o else {
-            return Err(sparsek::Error::MissingInput {
-                kernel: String::new(),
-                name: "d_o".to_owned(),
-                expected: "[B, N, Hq, D]".to_owned(),
-            });
-        };
-        Ok(Set { tensors: tensors?, d_o: up(d_o)? })
+        let d_o = loaded.d_o.as_ref().filter(|_| backward).map(up).transpose()?;
+        Ok(Set { tensors: tensors?, d_o })
+    }
+
+    fn replace(
+        &mut self,
+        device: &cuda::Device,
+        name: &str,
+        with: &HostTensor,
+    ) -> Result<(), sparsek::Error> {
+        let with = device.upload(&with.view()?)?;
+        if let Some((_, tensor)) = self.tensors.iter_mut().find(|(of, _)| of == name) {
+            *tensor = with;
+        }
+        Ok(())
     }
 
     fn inputs(&self) -> cuda::Inputs<'_> {
@@ -63,114 +80,218 @@ fn driver(error: DriverError) -> Failure {
     Failure::new(format_args!("the CUDA driver failed while timing: {error}"))
 }
 
+fn failed(error: sparsek::Error) -> Failure {
+    failure(error, None)
+}
+
 fn mark(device: &cuda::Device) -> Result<CudaEvent, Failure> {
     let event = device.stream().record_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
     event.map_err(driver)
 }
 
-/// Times of one sequence length.
-pub(crate) fn measure(
-    device: &cuda::Device,
-    kernel: &Kernel,
-    sizes: &data::Sizes,
-    scores: data::Scores,
-    repeat: usize,
-) -> Result<Row, Failure> {
-    let instance = kernel.instance();
-    let failed = |e: sparsek::Error| failure(e, None);
-    let bytes = least_bytes(sizes, instance);
-    let count = (CACHED as f64 / bytes.0).ceil().clamp(1.0, MOST_SETS as f64) as usize;
-    let sets: Vec<Set> = (0..count as u64)
-        .map(|set| Set::upload(device, &data::inputs(instance, sizes, scores, set + 1)))
-        .collect::<Result<_, _>>()
-        .map_err(failed)?;
-    let on_gpu = kernel.cuda(device);
-    let call = |set: &Set, options: &cuda::Options| -> Result<_, sparsek::Error> {
+/// A kernel on a GPU, compiled with every schedule that is timed.
+pub(crate) struct Bench<'a> {
+    device: &'a cuda::Device,
+    instance: &'a Instance,
+    kernel: cuda::Kernel,
+    settings: &'a Settings,
+    /// What was changed, and the schedule.
+    schedules: Vec<(String, Schedule)>,
+}
+
+impl<'a> Bench<'a> {
+    /// Chooses and compiles. A changed schedule that does not fit is a note, as long as another
+    /// one is left.
+    pub(crate) fn new(
+        device: &'a cuda::Device,
+        kernel: &'a Kernel,
+        settings: &'a Settings,
+    ) -> Result<Bench<'a>, Failure> {
+        let instance = kernel.instance();
+        let group = u32::try_from(settings.hq / settings.hkv).unwrap_or(u32::MAX);
+        let problem = schedule::problem(kernel, group, |input| input.default.is_none());
+        let chosen = Change::default();
+        let changes = match settings.changes.as_slice() {
+            [] => std::slice::from_ref(&chosen),
+            changes => changes,
+        };
+        let target = device.target();
+        let mut wanted = Vec::new();
+        for change in changes {
+            wanted.push((change.to_string(), schedule::choose(&problem, &target, Some(change))?));
+        }
+        let on_gpu = kernel.cuda(device);
+        // What is compiled depends on the heads and not on the length.
+        let small = data::Sizes { batch: 1, n: 16, ..settings.sizes(16) };
+        let shapes = cuda_inputs::shapes(&data::inputs(instance, &small, data::Scores::Equal, 1));
+        let compile = |schedule: Schedule| -> Result<(), sparsek::Error> {
+            let prepared = on_gpu.prepare(&shapes, None, Some(schedule))?;
+            if settings.backward {
+                prepared.backward(None, None)?;
+            }
+            Ok(())
+        };
+        let compiled: Vec<Result<(), sparsek::Error>> = std::thread::scope(|scope| {
+            let compile = &compile;
+            let running: Vec<_> =
+                wanted.iter().map(|(_, s)| scope.spawn(move || compile(*s))).collect();
+            let joined = running.into_iter().map(|thread| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            joined.collect()
+        });
+        let mut schedules = Vec::new();
+        let mut refused = None;
+        for ((change, schedule), compiled) in wanted.into_iter().zip(compiled) {
+            match compiled {
+                Ok(()) => schedules.push((change, schedule)),
+                Err(e) => {
+                    if changes.len() > 1 {
+                        note(format_args!("`{change}` is left out: {e}"));
+                    }
+                    refused = Some(e);
+                }
+            }
+        }
+        match refused {
+            Some(e) if schedules.is_empty() => Err(failed(e)),
+            _ => Ok(Bench { device, instance, kernel: on_gpu, settings, schedules }),
+        }
+    }
+
+    /// Times of one sequence length, for each kind of scores and each schedule.
+    pub(crate) fn rows(&self, n: usize) -> Result<Vec<Row>, Failure> {
+        let Bench { device, instance, settings, .. } = self;
+        let sizes = settings.sizes(n);
+        let bytes = least_bytes(&sizes, instance);
+        let count = (CACHED as f64 / bytes.0).ceil().clamp(1.0, MOST_SETS as f64) as usize;
+        let mut sets: Vec<Set> = Vec::with_capacity(count);
+        let mut rows = Vec::new();
+        for (at, scores) in settings.scores.iter().enumerate() {
+            for seed in 0..count {
+                if at == 0 {
+                    let loaded = data::inputs(instance, &sizes, *scores, seed as u64 + 1);
+                    let set = Set::upload(device, &loaded, settings.backward);
+                    sets.push(set.map_err(failed)?);
+                } else {
+                    let tensor = data::only_scores(instance, &sizes, *scores, seed as u64 + 1);
+                    let Some((name, tensor)) = tensor else { continue };
+                    sets[seed].replace(device, &name, &tensor).map_err(failed)?;
+                }
+            }
+            for (change, schedule) in &self.schedules {
+                rows.push(self.row(&sizes, &sets, *scores, change, *schedule)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn call(&self, set: &Set, options: &cuda::Options) -> Result<cuda::Forward, sparsek::Error> {
         let inputs = set.inputs();
-        let forward = on_gpu.forward(&inputs, options)?;
-        on_gpu.backward(&inputs, &forward, &set.d_o.view(), options)?;
+        let forward = self.kernel.forward(&inputs, options)?;
+        if let Some(d_o) = &set.d_o {
+            self.kernel.backward(&inputs, &forward, &d_o.view(), options)?;
+        }
         Ok(forward)
-    };
-    // The first calls compile and fill the pool of device memory.
-    let options = cuda::Options::default();
-    let mut pairs = 0;
-    for (at, set) in sets.iter().enumerate() {
-        let forward = call(set, &options).map_err(failed)?;
-        if at == 0 {
-            let expiry = forward.expiry().download().map_err(failed)?;
-            pairs = work::seen_pairs(&expiry, instance.sinks, None);
-        }
     }
-    let (forwards, backwards) = back_to_back(device, &on_gpu, &sets, repeat)?;
-    let (plan, launches) = profile(&sets, call)?;
-    let spread = |times| Spread::of(times).ok_or_else(|| Failure::new("nothing was repeated"));
-    let positions = (sizes.batch * sizes.hkv * sizes.n).max(1);
-    Ok(Row {
-        n: sizes.n,
-        seen: pairs as f64 / positions as f64,
-        work: Work::new(pairs, sizes.hq / sizes.hkv, instance.d),
-        bytes,
-        plan: Spread::of(plan),
-        forward: spread(forwards)?,
-        backward: spread(backwards)?,
-        launches,
-    })
-}
 
-/// Milliseconds of each forward and backward. Nothing waits in between, as in a training step: a
-/// wait would also return pooled memory to the driver, and taking it again would be timed.
-fn back_to_back(
-    device: &cuda::Device,
-    kernel: &cuda::Kernel,
-    sets: &[Set],
-    repeat: usize,
-) -> Result<(Vec<f64>, Vec<f64>), Failure> {
-    let failed = |e: sparsek::Error| failure(e, None);
-    let options = cuda::Options::default();
-    let mut events = Vec::with_capacity(repeat + 1);
-    for set in sets.iter().cycle().take(repeat + 1) {
-        let inputs = set.inputs();
-        let start = mark(device)?;
-        let forward = kernel.forward(&inputs, &options).map_err(failed)?;
-        let between = mark(device)?;
-        kernel.backward(&inputs, &forward, &set.d_o.view(), &options).map_err(failed)?;
-        events.push((start, between, mark(device)?));
+    fn row(
+        &self,
+        sizes: &data::Sizes,
+        sets: &[Set],
+        scores: data::Scores,
+        change: &str,
+        schedule: Schedule,
+    ) -> Result<Row, Failure> {
+        let options = cuda::Options { schedule: Some(schedule), ..cuda::Options::default() };
+        let Some(first) = sets.first() else { return Err(Failure::new("there are no inputs")) };
+        let expiry = self.call(first, &options).map_err(failed)?.expiry().download();
+        let pairs = work::seen_pairs(&expiry.map_err(failed)?, self.instance.sinks, None);
+        let (forwards, backwards) = self.back_to_back(sets, &options)?;
+        let (plan, launches) = self.profile(sets, schedule)?;
+        let positions = (sizes.batch * sizes.hkv * sizes.n).max(1);
+        Ok(Row {
+            n: sizes.n,
+            scores: scores.to_string(),
+            change: change.to_owned(),
+            schedule: schedule.to_string().replace('\n', "; "),
+            seen: pairs as f64 / positions as f64,
+            work: Work::new(pairs, sizes.hq / sizes.hkv, self.instance.d),
+            bytes: least_bytes(sizes, self.instance),
+            plan: Spread::of(plan),
+            forward: Spread::of(forwards).ok_or_else(|| Failure::new("nothing was repeated"))?,
+            backward: Spread::of(backwards),
+            launches,
+        })
     }
-    device.synchronize().map_err(failed)?;
-    let (mut forwards, mut backwards) = (Vec::new(), Vec::new());
-    // The first of the row takes memory for the pool.
-    for (start, between, end) in &events[1..] {
-        forwards.push(f64::from(start.elapsed_ms(between).map_err(driver)?));
-        backwards.push(f64::from(between.elapsed_ms(end).map_err(driver)?));
-    }
-    Ok((forwards, backwards))
-}
 
-/// Milliseconds of the plan module in each profiled call, and the median of every launch.
-#[allow(clippy::type_complexity, reason = "two columns of one table")]
-fn profile(
-    sets: &[Set],
-    call: impl Fn(&Set, &cuda::Options) -> Result<cuda::Forward, sparsek::Error>,
-) -> Result<(Vec<f64>, Vec<(String, String, f64)>), Failure> {
-    let failed = |e: sparsek::Error| failure(e, None);
-    let mut plans = Vec::new();
-    let mut entries: BTreeMap<usize, (String, String, Vec<f64>)> = BTreeMap::new();
-    for set in sets.iter().cycle().take(PROFILED) {
-        let profile = cuda::Profile::new();
-        let options = cuda::Options { profile: Some(&profile), ..cuda::Options::default() };
-        call(set, &options).map_err(failed)?;
-        let timings = profile.take().map_err(failed)?;
-        let plan = timings.iter().filter(|t| t.module == cuda::Module::Plan).map(|t| f64::from(t.ms));
-        plans.push(plan.sum());
-        for (at, timing) in timings.iter().enumerate() {
-            let named = || (timing.module.name().to_owned(), timing.entry.clone(), Vec::new());
-            entries.entry(at).or_insert_with(named).2.push(f64::from(timing.ms));
+    /// Milliseconds of each forward and backward. Nothing waits in between, as in a training step: a
+    /// wait would also return pooled memory to the driver, and taking it again would be timed.
+    fn back_to_back(
+        &self,
+        sets: &[Set],
+        options: &cuda::Options,
+    ) -> Result<(Vec<f64>, Vec<f64>), Failure> {
+        let Bench { device, kernel, settings, .. } = self;
+        // The first of the row takes memory for the pool.
+        let warmup = settings.warmup.max(1);
+        let mut events = Vec::with_capacity(warmup + settings.iterations);
+        for set in sets.iter().cycle().take(warmup + settings.iterations) {
+            let inputs = set.inputs();
+            let start = mark(device)?;
+            let forward = kernel.forward(&inputs, options).map_err(failed)?;
+            let between = mark(device)?;
+            let end = match &set.d_o {
+                Some(d_o) => {
+                    let d_o = d_o.view();
+                    kernel.backward(&inputs, &forward, &d_o, options).map_err(failed)?;
+                    Some(mark(device)?)
+                }
+                None => None,
+            };
+            events.push((start, between, end));
         }
+        device.synchronize().map_err(failed)?;
+        let (mut forwards, mut backwards) = (Vec::new(), Vec::new());
+        for (start, between, end) in &events[warmup..] {
+            forwards.push(f64::from(start.elapsed_ms(between).map_err(driver)?));
+            if let Some(end) = end {
+                backwards.push(f64::from(between.elapsed_ms(end).map_err(driver)?));
+            }
+        }
+        Ok((forwards, backwards))
     }
-    let launches = entries.into_values().filter_map(|(module, entry, times)| {
-        Some((module, entry, Spread::of(times)?.median))
-    });
-    Ok((plans, launches.collect()))
+
+    /// Milliseconds of the plan module in each profiled call, and the median of every launch.
+    #[allow(clippy::type_complexity, reason = "two columns of one table")]
+    fn profile(
+        &self,
+        sets: &[Set],
+        schedule: Schedule,
+    ) -> Result<(Vec<f64>, Vec<(String, String, f64)>), Failure> {
+        let mut plans = Vec::new();
+        let mut entries: BTreeMap<usize, (String, String, Vec<f64>)> = BTreeMap::new();
+        for set in sets.iter().cycle().take(PROFILED) {
+            let profile = cuda::Profile::new();
+            let options = cuda::Options {
+                schedule: Some(schedule),
+                profile: Some(&profile),
+                ..cuda::Options::default()
+            };
+            self.call(set, &options).map_err(failed)?;
+            let timings = profile.take().map_err(failed)?;
+            let plan = timings.iter().filter(|t| t.module == cuda::Module::Plan);
+            plans.push(plan.map(|t| f64::from(t.ms)).sum());
+            for (at, timing) in timings.iter().enumerate() {
+                let named = || (timing.module.name().to_owned(), timing.entry.clone(), Vec::new());
+                entries.entry(at).or_insert_with(named).2.push(f64::from(timing.ms));
+            }
+        }
+        let launches = entries
+            .into_values()
+            .filter_map(|(module, entry, times)| Some((module, entry, Spread::of(times)?.median)));
+        Ok((plans, launches.collect()))
+    }
 }
 
 /// Bytes a second of a copy within the device's memory, reads and writes counted.

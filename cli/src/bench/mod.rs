@@ -7,13 +7,49 @@ pub(crate) mod first_call;
 pub(crate) mod host;
 pub(crate) mod report;
 
+use crate::schedule::Change;
 use crate::work::Work;
+
+/// What is timed, beside kernel and lengths.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Rows.
+    pub(crate) batch: usize,
+    /// Query heads.
+    pub(crate) hq: usize,
+    /// Key-value heads.
+    pub(crate) hkv: usize,
+    /// Kinds of scores, one row of the table each.
+    pub(crate) scores: Vec<data::Scores>,
+    /// Changes of the compiler's schedule, one row of the table each.
+    pub(crate) changes: Vec<Change>,
+    /// Calls before those that count.
+    pub(crate) warmup: usize,
+    /// Calls that count.
+    pub(crate) iterations: usize,
+    /// Whether the backward is timed too.
+    pub(crate) backward: bool,
+}
+
+impl Settings {
+    /// Sizes of a call of that length.
+    pub(crate) fn sizes(&self, n: usize) -> data::Sizes {
+        let &Settings { batch, hq, hkv, .. } = self;
+        data::Sizes { batch, n, hq, hkv }
+    }
+}
 
 /// Times of one sequence length.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     /// Positions.
     pub(crate) n: usize,
+    /// Kind of scores.
+    pub(crate) scores: String,
+    /// Changes of the compiler's schedule; empty where there are none.
+    pub(crate) change: String,
+    /// Schedule in words; empty on the CPU.
+    pub(crate) schedule: String,
     /// Keys that a query sees, on average.
     pub(crate) seen: f64,
     /// Useful operations.
@@ -24,8 +60,8 @@ pub(crate) struct Row {
     pub(crate) plan: Option<Spread>,
     /// Forward, plan included.
     pub(crate) forward: Spread,
-    /// Backward.
-    pub(crate) backward: Spread,
+    /// Backward, where it was timed.
+    pub(crate) backward: Option<Spread>,
     /// Each launch of a call: module, entry, milliseconds.
     pub(crate) launches: Vec<(String, String, f64)>,
 }

@@ -2,9 +2,10 @@
 
 use super::{Parameters, failure};
 use crate::backend::{Backend, Device};
-use crate::bench::{Limits, Row, chart, data, device, first_call, host, report};
+use crate::bench::{Limits, Row, Settings, chart, data, device, first_call, host, report};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
+use crate::schedule::Change;
 use crate::table::Table;
 use crate::target::Target;
 use crate::terminal::{Channel, thousands};
@@ -28,7 +29,9 @@ is what its products take at the ceiling, or its tensors' bytes at the measured 
 Examples:
   sparsek bench --device cuda --seq 4096,16384,65536 --svg times.svg
   sparsek bench sparsek-both --head-dim 64 --k 256 --window 256 --heads 8/2 --elem f32
-  sparsek bench --device cuda --seq 16384 --first-call --json")]
+  sparsek bench --device cuda --seq 131072 --entries --schedule '' \\
+    --schedule 'forward: q 64 warps 4; backward: kv 32; chunk 1024'
+  sparsek bench --device cuda --seq 16384 --first-call --json times.json")]
 pub(crate) struct BenchArgs {
     /// FILE.rs, FILE.rs::Kernel, or the name of a built-in kernel
     #[arg(value_name = "KERNEL", default_value = "sparsek-value")]
@@ -47,27 +50,36 @@ pub(crate) struct BenchArgs {
     /// Head dimension
     #[arg(long, value_name = "D", default_value_t = 128)]
     head_dim: i64,
-    /// sd:NUMBER (normal, of that standard deviation), rising, falling or equal
-    #[arg(long, value_name = "KIND", default_value = "sd:1")]
-    scores: data::Scores,
+    /// sd:NUMBER (normal, of that standard deviation), rising, falling or equal; or several
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', default_value = "sd:1")]
+    scores: Vec<data::Scores>,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE", value_parser = Device::parse)]
     device: Device,
     /// Calls of which the median is taken [default: 30 on a GPU, 5 on the CPU]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    repeat: Option<u32>,
+    iterations: Option<u32>,
+    /// Calls before those, at least one [default: 3 on a GPU, 1 on the CPU]
+    #[arg(long, value_name = "W", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    warmup: Option<u32>,
+    /// Time no backward
+    #[arg(long)]
+    forward_only: bool,
+    /// Changes of the compiler's schedule, on a GPU; may be repeated, to compare
+    #[arg(long, value_name = "CHANGES")]
+    schedule: Vec<Change>,
     /// Tera-operations of matrix products a second that the machine reaches [default: 784 on an H200]
     #[arg(long, value_name = "TFLOPS")]
     ceiling: Option<f64>,
-    /// List every launch of the longest sequence
+    /// List the time of every launch
     #[arg(long)]
-    launches: bool,
+    entries: bool,
     /// Time the first call of a process as well, with an empty cache and with a filled one
     #[arg(long)]
     first_call: bool,
-    /// JSON on standard output instead of a table
-    #[arg(long)]
-    json: bool,
+    /// Write every number there
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     /// Draw the times there
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -90,27 +102,43 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
     let target = Target::find(&args.kernel)?;
     let spec = spec(args, &target.program)?;
     let kernel = Kernel::from_program(&target.program, &spec).map_err(|e| failure(e, None))?;
+    let on_gpu = !matches!(args.device, Device::Cpu);
     if args.first_call_child {
         let n = args.seq.last().copied().unwrap_or(1) as usize;
         let ordinal = if let Device::Cuda(ordinal) = args.device { ordinal } else { 0 };
-        let value = first_call::child(ordinal, &kernel, &sizes(args, n), args.scores)?;
+        let settings = settings(args, on_gpu);
+        let scores = args.scores.first().copied().unwrap_or(data::Scores::Deviation(1.0));
+        let value = first_call::child(ordinal, &kernel, &settings.sizes(n), scores)?;
         Channel::Stdout.write(&format!("{value}\n"))?;
         return Ok(Outcome::Done);
     }
-    let destination = args.svg.as_deref().map(|path| target.destination(path)).transpose()?;
+    let destination =
+        |path: &Option<PathBuf>| path.as_deref().map(|path| target.destination(path)).transpose();
+    let (svg, json) = (destination(&args.svg)?, destination(&args.json)?);
     let backend = Backend::open(args.device)?;
-    let limits = limits(args, &backend, spec.elem)?;
-    let firsts = match (args.first_call, &backend) {
-        (true, Backend::Cpu) => {
-            return Err(Failure::new("--first-call times contexts and compilation on a GPU")
+    if matches!(backend, Backend::Cpu) {
+        let only = [("--first-call", args.first_call), ("--schedule", !args.schedule.is_empty())];
+        for (flag, _) in only.iter().filter(|(_, given)| *given) {
+            return Err(Failure::new(format_args!("{flag} is about code for GPUs"))
                 .help("leave it out, or run with --device cuda"));
         }
-        (true, Backend::Cuda(_)) => first_call::measure()?,
-        (false, _) => Vec::new(),
-    };
-    let rows = rows(args, &backend, &kernel)?;
+    }
+    let settings = settings(args, matches!(backend, Backend::Cuda(_)));
+    let limits = limits(args, &backend, spec.elem)?;
+    let firsts = if args.first_call { first_call::measure()? } else { Vec::new() };
+    let rows = rows(args, &settings, &backend, &kernel)?;
     let heading = heading(args, &target, &kernel, &backend, &limits);
-    if args.json {
+    let mut out = heading.clone();
+    if let Some(row) = rows.first().filter(|row| !row.schedule.is_empty()) {
+        out.push_str(&format!("  {}\n", row.schedule));
+    }
+    out.push_str(&report::table(&rows, &limits));
+    if args.entries {
+        out.push_str(&report::entries(&rows));
+    }
+    out.push_str(&first_calls(&firsts));
+    Channel::Stdout.write(&out)?;
+    if let Some(json) = json {
         let value = json!({
             "kernel": target.name,
             "device": backend.describe(),
@@ -125,22 +153,35 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
             "first_calls": firsts.iter().map(first_call::FirstCall::json).collect::<Vec<_>>(),
             "rows": report::rows(&rows, &limits),
         });
-        Channel::Stdout.write(&format!("{value:#}\n"))?;
-    } else {
-        let mut out = heading.clone() + &report::table(&rows, &limits);
-        if args.launches {
-            out.push_str(&report::launches(&rows));
-        }
-        out.push_str(&first_calls(&firsts));
-        Channel::Stdout.write(&out)?;
+        let text = format!("{value:#}\n");
+        json.write(|out| out.write_all(text.as_bytes()))?;
     }
-    if let Some(destination) = destination {
+    if let Some(svg) = svg {
         let title = heading.lines().next().unwrap_or_default().to_owned();
-        let svg = chart::svg(&title, &rows)
+        // One line for each pass: of the first kind of scores and the first schedule.
+        let first = |row: &&Row| rows[0].scores == row.scores && rows[0].change == row.change;
+        let rows: Vec<Row> = rows.iter().filter(first).cloned().collect();
+        let text = chart::svg(&title, &rows)
             .map_err(|_| Failure::new("the picture could not be written as text"))?;
-        destination.write(|out| out.write_all(svg.as_bytes()))?;
+        svg.write(|out| out.write_all(text.as_bytes()))?;
     }
     Ok(Outcome::Done)
+}
+
+fn settings(args: &BenchArgs, on_gpu: bool) -> Settings {
+    let or = |flag: Option<u32>, gpu: u32, cpu: u32| {
+        flag.unwrap_or(if on_gpu { gpu } else { cpu }) as usize
+    };
+    Settings {
+        batch: args.batch as usize,
+        hq: args.heads.0,
+        hkv: args.heads.1,
+        scores: args.scores.clone(),
+        changes: args.schedule.clone(),
+        warmup: or(args.warmup, 3, 1),
+        iterations: or(args.iterations, 30, 5),
+        backward: !args.forward_only,
+    }
 }
 
 /// The flags where the kernel leaves a value open: k and window 512, bf16 where the kernel takes it.
@@ -163,11 +204,6 @@ fn spec(args: &BenchArgs, program: &Program) -> Result<Spec, Failure> {
     Ok(spec)
 }
 
-fn sizes(args: &BenchArgs, n: usize) -> data::Sizes {
-    let (hq, hkv) = args.heads;
-    data::Sizes { batch: args.batch as usize, n, hq, hkv }
-}
-
 fn limits(args: &BenchArgs, backend: &Backend, elem: Elem) -> Result<Limits, Failure> {
     let known = match backend {
         Backend::Cuda(cuda) => cuda.device.info().name.contains("H200") && elem != Elem::F32,
@@ -184,17 +220,22 @@ fn limits(args: &BenchArgs, backend: &Backend, elem: Elem) -> Result<Limits, Fai
     Ok(Limits { products: ceiling.map(|c| c * 1e12), copy })
 }
 
-fn rows(args: &BenchArgs, backend: &Backend, kernel: &Kernel) -> Result<Vec<Row>, Failure> {
+fn rows(
+    args: &BenchArgs,
+    settings: &Settings,
+    backend: &Backend,
+    kernel: &Kernel,
+) -> Result<Vec<Row>, Failure> {
+    let on_gpu = match backend {
+        Backend::Cpu => None,
+        Backend::Cuda(cuda) => Some(device::Bench::new(&cuda.device, kernel, settings)?),
+    };
     let bar = Progress::new("bench");
     let mut rows = Vec::with_capacity(args.seq.len());
     for (at, n) in args.seq.iter().enumerate() {
-        let sizes = sizes(args, *n as usize);
-        let repeat = |usual: u32| args.repeat.unwrap_or(usual) as usize;
-        rows.push(match backend {
-            Backend::Cpu => host::measure(kernel, &sizes, args.scores, repeat(5))?,
-            Backend::Cuda(cuda) => {
-                device::measure(&cuda.device, kernel, &sizes, args.scores, repeat(30))?
-            }
+        rows.extend(match &on_gpu {
+            None => host::rows(kernel, settings, *n as usize)?,
+            Some(bench) => bench.rows(*n as usize)?,
         });
         bar.update(at + 1, args.seq.len());
     }
@@ -210,7 +251,7 @@ fn heading(
 ) -> String {
     let instance = kernel.instance();
     let mut out = format!(
-        "{} on {}\n  batch {}, heads {}/{}, D {}, k {}, window {}, {}, {:?} scores\n",
+        "{} on {}\n  batch {}, heads {}/{}, D {}, k {}, window {}, {}, {} scores\n",
         target.name,
         backend.describe(),
         thousands(args.batch as usize),
@@ -220,7 +261,7 @@ fn heading(
         instance.k,
         instance.w,
         instance.elem,
-        args.scores
+        args.scores.iter().map(data::Scores::to_string).collect::<Vec<_>>().join(", ")
     );
     if let Some(copy) = limits.copy {
         out.push_str(&format!("  copies move {:.2} TB/s", copy / 1e12));

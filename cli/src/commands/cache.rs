@@ -52,7 +52,8 @@ pub(crate) fn run(args: &CacheArgs) -> Result<Outcome, Failure> {
                     .help("remove what is left by hand")
             })?;
             let size = bytes(cleared.bytes);
-            Channel::Stdout.write(&format!("removed {} ({size}) from {at}\n", count(cleared.files)))?;
+            Channel::Stdout
+                .write(&format!("removed {} ({size}) from {at}\n", count(cleared.files)))?;
             Ok(Outcome::Done)
         }
         What::Verify => {

@@ -83,7 +83,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<Outcome, Failure> {
     let kernel = Kernel::from_program(&target.program, &spec).map_err(|e| failure(e, None))?;
     let loaded = Loaded::read(&target.program, spec.elem, &file, false)?;
     let done = backend.runner(&kernel, false).run(&loaded, true);
-    let done = done.map_err(|e| failure(e, Some(&file)))?;
+    let done = done.map_err(|e| e.failure(Some(&file)))?;
     let plans = Plans::new(kernel.instance(), &loaded, &done)?;
 
     let channel = match &destination {

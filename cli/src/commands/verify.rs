@@ -11,13 +11,14 @@ use crate::table::Table;
 use crate::target::Target;
 use crate::tensors::file::TensorFile;
 use crate::tensors::inputs::{self, Loaded};
+use crate::tensors::output::Destination;
 use crate::terminal::{self, Channel, note};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use sparsek::{Kernel, Tensor};
 use sparsek_reference::rule::Measurement;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Arguments of `sparsek verify`.
 #[derive(Args, Debug)]
@@ -30,13 +31,14 @@ code 1 when a result is not accepted.
 
 With --suite, everything at once: golden cases, random programs and built-in kernels, long
 sequences against the CPU backend, calls that are repeated, rows of a batch alone. Each failure
-comes with the command that runs it again.
+comes with the command that runs it again. After a fault of the GPU the rest runs in a new process.
 
 Examples:
   sparsek verify sparsek-both --cases 20 --seed 7
   sparsek verify src/attention.rs::Local --input in.safetensors
   sparsek verify --programs 50
-  sparsek verify --suite --device cuda")]
+  sparsek verify --suite --device cuda
+  sparsek verify --suite --device cuda --only random:17 --limit 60 --json suite.json")]
 pub(crate) struct VerifyArgs {
     /// FILE.rs, FILE.rs::Kernel, or the name of a built-in kernel
     #[arg(value_name = "KERNEL", required_unless_present_any = ["programs", "suite"])]
@@ -69,6 +71,14 @@ pub(crate) struct VerifyArgs {
     /// One check of the suite, by its name; may be repeated
     #[arg(long, value_name = "CHECK", requires = "suite")]
     only: Vec<Id>,
+    /// Start no check of the suite after this many seconds, and wait a minute at most for the others
+    #[arg(long, value_name = "SECONDS", requires = "suite", value_parser = at_least_one())]
+    limit: Option<u64>,
+    /// Write every number of the suite there
+    #[arg(long, value_name = "FILE", requires = "suite")]
+    json: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    resumed: bool,
     #[command(flatten)]
     parameters: Parameters,
 }
@@ -85,6 +95,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         now.map_or(1, |d| u64::from(d.subsec_nanos()) ^ (d.as_secs() & 0xffff))
     });
+    let json = args.json.as_deref().map(Destination::new).transpose()?;
     let backend = Backend::open(args.device)?;
     if args.suite {
         let settings = suite::Settings {
@@ -94,11 +105,13 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Failure> {
             golden: args.golden.clone(),
             only: args.only.clone(),
             device: match &backend {
-                Backend::Cpu => "cpu",
-                Backend::Cuda(_) => "cuda",
+                Backend::Cpu => "cpu".to_owned(),
+                Backend::Cuda(cuda) => format!("cuda:{}", cuda.device.info().ordinal),
             },
+            limit: args.limit.map(Duration::from_secs),
+            resumed: args.resumed,
         };
-        return suite::run(&backend, &settings);
+        return suite::run(&backend, &settings, json.as_ref());
     }
     let on = backend.describe();
     if let Some(count) = args.programs {
@@ -152,7 +165,9 @@ fn verify_file(
     let on = backend.describe();
     let heading = format!("{} on {on} against the reference on {at}", target.name);
     let mut case = Some(case);
-    verify_all(backend, &heading, 1, |_| case.take().ok_or_else(|| Failure::new("one case was verified")))
+    verify_all(backend, &heading, 1, |_| {
+        case.take().ok_or_else(|| Failure::new("one case was verified"))
+    })
 }
 
 /// Runs every case and prints the worst error of each quantity.

@@ -3,14 +3,13 @@
 use crate::backend::Backend;
 use crate::expect::compare;
 use crate::failure::Failure;
-use crate::suite::Problem;
+use crate::suite::Measured;
 use crate::tensors::file::TensorFile;
 use crate::tensors::inputs::Loaded;
 use sparsek::dsl::ir::{Program, Spec};
 use sparsek::{Elem, Kernel, Tensor};
 use sparsek_reference::brute::{Attention, Gate};
 use sparsek_reference::generate;
-use sparsek_reference::rule::Measurement;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -37,10 +36,7 @@ fn name(path: &Path) -> String {
 }
 
 /// A file's results against its expectations.
-pub(super) fn check(
-    backend: &Backend,
-    path: &Path,
-) -> Result<(String, Vec<Measurement>), Problem> {
+pub(super) fn check(backend: &Backend, path: &Path) -> Measured {
     let file = TensorFile::open(path)?;
     let (program, spec) = kernel_of(&file)?;
     let kernel = Kernel::from_program(&program, &spec)?;
@@ -48,7 +44,7 @@ pub(super) fn check(
     let results = backend.runner(&kernel, false).run(&loaded, false)?.into_tensors();
     let named: Vec<(String, &Tensor)> = results.iter().map(|(n, t)| (n.clone(), t)).collect();
     let rows = compare::rows(&kernel, &file, &loaded, &named)?;
-    Ok((name(path), rows.iter().map(compare::Row::measurement).collect()))
+    Ok(rows.iter().map(compare::Row::measurement).collect())
 }
 
 /// The program that a file's metadata describe.
@@ -62,8 +58,10 @@ fn kernel_of(file: &TensorFile) -> Result<(Program, Spec), Failure> {
         let value = file.integer(name)?.and_then(|x| usize::try_from(x).ok());
         value.ok_or_else(|| missing(name))
     };
-    let softcap: f64 =
-        file.text("softcap").and_then(|t| t.trim().parse().ok()).ok_or_else(|| missing("softcap"))?;
+    let softcap: f64 = file
+        .text("softcap")
+        .and_then(|t| t.trim().parse().ok())
+        .ok_or_else(|| missing("softcap"))?;
     let form = Attention {
         k: number("k")?,
         window: number("window")?,

@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for text in ["golden:ties", "random:7", "long:0", "repeat:12", "rows:18446744073709551615"] {
+        for text in ["golden:ties", "random:7", "long:0", "repeat:12", "rows:18446744073709551615"]
+        {
             assert_eq!(text.parse::<Id>().map(|id| id.to_string()), Ok(text.to_owned()));
         }
         for text in ["ties", "random:x", "other:1", ""] {

@@ -7,7 +7,7 @@
 use crate::backend::Backend;
 use crate::cases::{self, Case, Geometry};
 use crate::failure::Failure;
-use crate::suite::{Problem, random};
+use crate::suite::{Measured, Problem, random};
 use crate::tensors::file::HostTensor;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -17,7 +17,7 @@ use sparsek_reference::rule::{self, Measurement};
 use sparsek_reference::{Array, Plan, Sequence};
 
 /// The case of a seed, with few enough heads for the CPU.
-fn case(seed: u64) -> Result<Case, Failure> {
+pub(super) fn case(seed: u64) -> Result<Case, Failure> {
     let mut rng = StdRng::seed_from_u64(seed);
     let n = rng.random_range(3000..=14_000);
     let (program, mut spec) = random::builtin(n, true, &mut rng)?;
@@ -44,19 +44,16 @@ fn case(seed: u64) -> Result<Case, Failure> {
     cases::build(&program, &spec, &Geometry { shape, cu_seqlens, scores }, seed)
 }
 
-pub(super) fn compare(
-    backend: &Backend,
-    seed: u64,
-) -> Result<(String, Vec<Measurement>), Problem> {
-    let mut case = case(seed)?;
-    zero_kinks(&mut case)?;
-    let want = Backend::Cpu.results(&case)?;
-    let got = backend.results(&case)?;
+/// Both backends on the same case.
+pub(super) fn compare(backend: &Backend, case: &mut Case) -> Measured {
+    zero_kinks(case)?;
+    let want = Backend::Cpu.results(case)?;
+    let got = backend.results(case)?;
     let elem = case.kernel.instance().elem;
     let named = got.iter().zip(&want);
     let all = named.map(|((name, got), (_, want))| measure(name, got, want, elem));
     let all: Result<Vec<_>, _> = all.collect();
-    Ok((case.label, all.map_err(Failure::new)?))
+    Ok(all.map_err(Failure::new)?)
 }
 
 fn measure(
@@ -95,8 +92,7 @@ fn zero_kinks(case: &mut Case) -> Result<(), Problem> {
     let options = Options { cu_seqlens: case.loaded.cu_seqlens.as_deref(), ..Options::default() };
     let results = case.kernel.forward(&case.loaded.inputs()?, &options)?;
     let (Some(u), Some(d_o)) = (case.loaded.get("u"), &case.loaded.d_o) else { return Ok(()) };
-    let (scores, mut d_o) =
-        (u.array().map_err(Failure::new)?, d_o.array().map_err(Failure::new)?);
+    let (scores, mut d_o) = (u.array().map_err(Failure::new)?, d_o.array().map_err(Failure::new)?);
     let &[batch, _, n] = results.tau.shape() else { return Ok(()) };
     let cu_seqlens = case.loaded.cu_seqlens.as_deref();
     let expiry = results.expiry.as_i32().unwrap_or_default();

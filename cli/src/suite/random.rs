@@ -4,8 +4,8 @@ use crate::cases::{self, Case, Geometry};
 use crate::failure::Failure;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sparsek::dsl::ir::{Extent, Program, Spec};
 use sparsek::Elem;
+use sparsek::dsl::ir::{Extent, Program, Spec};
 use sparsek_reference::generate::{self, Scores, Shape};
 
 /// Work of a reference, in pairs times 64 head dimensions, that takes a thread about two seconds.
@@ -76,11 +76,7 @@ fn choose<T: Copy>(rng: &mut StdRng, from: &[T]) -> Option<T> {
 }
 
 /// A built-in kernel and its parameters; extents at the edges come up often.
-pub(super) fn builtin(
-    n: usize,
-    small: bool,
-    rng: &mut StdRng,
-) -> Result<(Program, Spec), Failure> {
+pub(super) fn builtin(n: usize, small: bool, rng: &mut StdRng) -> Result<(Program, Spec), Failure> {
     let all = sparsek_kernels::all();
     let kernel = &all[rng.random_range(0..all.len())];
     let program = kernel.program().map_err(Failure::new)?;

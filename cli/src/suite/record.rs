@@ -66,9 +66,7 @@ impl Record {
         }
         match &self.outcome {
             Outcome::Measured(all) => {
-                let one = |m: &Measurement| {
-                    json!({ "result": m.name, "error": m.error, "limit": m.limit, "ok": m.ok })
-                };
+                let one = |m: &Measurement| json!({ "result": m.name, "error": m.error, "limit": m.limit, "ok": m.ok });
                 value["measured"] = all.iter().map(one).collect();
             }
             Outcome::Refused(reason) => value["refused"] = json!(reason),

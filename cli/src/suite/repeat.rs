@@ -2,52 +2,38 @@
 
 use crate::backend::Backend;
 use crate::cases::Case;
-use crate::suite::{Problem, random};
+use crate::suite::Measured;
 use sparsek::Tensor;
 use sparsek_reference::rule::Measurement;
 
 /// Runs of one case.
-pub(super) const RUNS: usize = 20;
+const RUNS: usize = 20;
 
 /// Rows of a batch.
-const ROWS: usize = 3;
+pub(super) const ROWS: usize = 3;
 
 /// Every run gives the bits of the first.
-pub(super) fn again(
-    backend: &Backend,
-    seed: u64,
-    small: bool,
-) -> Result<(String, Vec<Measurement>), Problem> {
-    let case = random::batch(seed, 2, small)?;
-    let first = backend.results(&case)?;
+pub(super) fn again(backend: &Backend, case: &Case, small: bool) -> Measured {
+    let runner = backend.runner(&case.kernel, case.strided);
+    let first = runner.run(&case.loaded, false)?.into_tensors();
     let mut worst = vec![0; first.len()];
     for _ in 1..if small { 3 } else { RUNS } {
-        let next = backend.results(&case)?;
+        let next = runner.run(&case.loaded, false)?.into_tensors();
         for (worst, ((_, a), (_, b))) in worst.iter_mut().zip(first.iter().zip(&next)) {
             *worst = (*worst).max(different(&bits(a), &bits(b)));
         }
     }
     let named = first.iter().zip(&worst);
-    Ok((case.label, named.map(|((name, _), n)| exact(name, "again", *n)).collect()))
+    Ok(named.map(|((name, _), n)| exact(name, "again", *n)).collect())
 }
 
-/// Every row of a batch gives the bits that it gives alone.
-pub(super) fn rows(
-    backend: &Backend,
-    seed: u64,
-    small: bool,
-) -> Result<(String, Vec<Measurement>), Problem> {
-    let case = random::batch(seed, ROWS, small)?;
-    let all = backend.results(&case)?;
+/// Every row of a batch of [`ROWS`] gives the bits that it gives alone.
+pub(super) fn rows(backend: &Backend, case: &Case) -> Measured {
+    let runner = backend.runner(&case.kernel, case.strided);
+    let all = runner.run(&case.loaded, false)?.into_tensors();
     let mut worst = vec![0; all.len()];
     for row in 0..ROWS {
-        let alone = Case {
-            label: String::new(),
-            kernel: case.kernel.clone(),
-            loaded: case.loaded.row(row, ROWS),
-            strided: case.strided,
-        };
-        let alone = backend.results(&alone)?;
+        let alone = runner.run(&case.loaded.row(row, ROWS), false)?.into_tensors();
         for (worst, ((_, a), (_, b))) in worst.iter_mut().zip(all.iter().zip(&alone)) {
             // Gradients of what all rows share are sums over them.
             if a.shape().len() >= 2 {
@@ -58,7 +44,7 @@ pub(super) fn rows(
         }
     }
     let named = all.iter().zip(&worst);
-    Ok((case.label, named.map(|((name, _), n)| exact(name, "alone", *n)).collect()))
+    Ok(named.map(|((name, _), n)| exact(name, "alone", *n)).collect())
 }
 
 fn exact(name: &str, what: &str, entries: usize) -> Measurement {

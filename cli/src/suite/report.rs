@@ -1,128 +1,235 @@
-//! What the suite says: the worst error of each quantity, and each failure with the command that
-//! runs it alone.
+//! What the suite says: each kind of checks, the worst error of each quantity, and each failure with
+//! the command that runs it alone.
 
-use super::{Checked, Id, Problem, Settings};
+use super::queue::Ran;
+use super::record::{Outcome as Ended, Record};
+use super::{Id, Settings};
 use crate::commands::verify::{burden, table};
 use crate::failure::{Failure, Outcome};
+use crate::table::Table;
 use crate::terminal::{self, Channel, duration};
+use serde_json::{Value, json};
 use sparsek_reference::rule::Measurement;
 use std::time::Duration;
 
-/// Refusals that are printed; the rest is counted.
-const MOST_REFUSALS: usize = 5;
+/// Refusals and failures of which the text says everything; of the rest it says the name.
+const MOST: usize = 20;
 
-/// Results so far.
-#[derive(Debug)]
-pub(super) struct Report {
-    worst: Vec<(Measurement, String)>,
-    /// Checks with measurements beyond their limits.
-    beyond: Vec<(Id, Vec<(Measurement, String)>)>,
-    failed: Vec<(Id, String)>,
-    refused: Vec<(Id, String)>,
-    done: Vec<Id>,
+/// Kinds in the order in which they are listed.
+const KINDS: [&str; 5] = ["golden", "random", "rows", "repeat", "long"];
+
+/// Results of a suite.
+pub(super) struct Report<'a> {
+    settings: &'a Settings,
+    machine: &'a str,
+    ran: &'a Ran,
+    took: Duration,
 }
 
-impl Report {
-    pub(super) fn new() -> Report {
-        Report {
-            worst: Vec::new(),
-            beyond: Vec::new(),
-            failed: Vec::new(),
-            refused: Vec::new(),
-            done: Vec::new(),
-        }
+/// Checks of one kind, counted.
+struct Group {
+    kind: &'static str,
+    checks: usize,
+    accepted: usize,
+    refused: usize,
+    wrong: usize,
+    failed: usize,
+    not_run: usize,
+    /// From the start of the first to the end of the last.
+    seconds: f64,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(
+        settings: &'a Settings,
+        machine: &'a str,
+        ran: &'a Ran,
+        took: Duration,
+    ) -> Report<'a> {
+        Report { settings, machine, ran, took }
     }
 
-    /// Takes in a check; whether it is accepted.
-    pub(super) fn add(&mut self, id: &Id, checked: Checked) -> bool {
-        self.done.push(id.clone());
-        let (label, measurements) = match checked {
-            Ok(measured) => measured,
-            Err(Problem::Refused(reason)) => {
-                self.refused.push((id.clone(), reason));
-                return true;
-            }
-            Err(Problem::Failed(reason)) => {
-                self.failed.push((id.clone(), reason));
-                return false;
+    fn groups(&self) -> Vec<Group> {
+        let of = |kind: &'static str| {
+            let all: Vec<&Record> =
+                self.ran.records.iter().filter(|r| r.id.kind() == kind).collect();
+            let count = |what: fn(&Record) -> bool| all.iter().filter(|r| what(r)).count();
+            let refused = count(|r| matches!(r.outcome, Ended::Refused(_)));
+            let from = all.iter().map(|r| r.start).fold(f64::INFINITY, f64::min);
+            let to = all.iter().map(|r| r.start + r.seconds).fold(0.0, f64::max);
+            Group {
+                kind,
+                checks: all.len(),
+                accepted: count(Record::accepted) - refused,
+                refused,
+                wrong: count(|r| matches!(r.outcome, Ended::Measured(_)) && !r.accepted()),
+                failed: count(|r| matches!(r.outcome, Ended::Failed(_) | Ended::Fault(_))),
+                not_run: self.ran.left.iter().filter(|id| id.kind() == kind).count(),
+                seconds: (to - from).max(0.0),
             }
         };
-        let mut beyond = Vec::new();
-        for m in measurements {
-            if !m.ok {
-                beyond.push((m.clone(), label.clone()));
-            }
-            let case = format!("{id}: {label}");
-            match self.worst.iter_mut().find(|(w, _)| w.name == m.name) {
-                None => self.worst.push((m, case)),
-                Some(slot) if burden(&m) > burden(&slot.0) => *slot = (m, case),
-                Some(_) => {}
+        let groups = KINDS.into_iter().map(of);
+        groups.filter(|group| group.checks + group.not_run > 0).collect()
+    }
+
+    /// The worst of each quantity, and its case.
+    fn worst(&self) -> Vec<(Measurement, String)> {
+        let mut worst: Vec<(Measurement, String)> = Vec::new();
+        for record in &self.ran.records {
+            for m in record.measured() {
+                let case = || format!("{}: {}", record.id, record.label);
+                match worst.iter_mut().find(|(w, _)| w.name == m.name) {
+                    None => worst.push((m.clone(), case())),
+                    Some(slot) if burden(m) > burden(&slot.0) => *slot = (m.clone(), case()),
+                    Some(_) => {}
+                }
             }
         }
-        let accepted = beyond.is_empty();
-        if !accepted {
-            self.beyond.push((id.clone(), beyond));
+        worst
+    }
+
+    fn not_accepted(&self) -> Vec<&Record> {
+        self.ran.records.iter().filter(|r| !r.accepted()).collect()
+    }
+
+    /// Every number, for programs.
+    pub(super) fn json(&self) -> Value {
+        let failure = |record: &&Record| {
+            let mut value = record.json();
+            value["again"] = json!(again(self.settings, &record.id));
+            value
+        };
+        let group = |g: &Group| {
+            json!({
+                "kind": g.kind,
+                "checks": g.checks,
+                "accepted": g.accepted,
+                "refused": g.refused,
+                "not_accepted": g.wrong,
+                "failed": g.failed,
+                "not_run": g.not_run,
+                "seconds": g.seconds,
+            })
+        };
+        let names = |ids: &[Id]| ids.iter().map(Id::to_string).collect::<Vec<_>>();
+        let worst = |(m, case): &(Measurement, String)| json!({ "result": m.name, "error": m.error, "limit": m.limit, "case": case });
+        json!({
+            "device": self.machine,
+            "seed": self.settings.seed,
+            "seconds": self.took.as_secs_f64(),
+            "groups": self.groups().iter().map(group).collect::<Vec<_>>(),
+            "failures": self.not_accepted().iter().map(failure).collect::<Vec<_>>(),
+            "worst": self.worst().iter().map(worst).collect::<Vec<_>>(),
+            "not_run": names(&self.ran.left),
+            "hanging": names(&self.ran.hanging),
+            "checks": self.ran.records.iter().map(Record::json).collect::<Vec<_>>(),
+        })
+    }
+
+    fn summary(&self) -> String {
+        let mut table = Table::new(&[
+            "<checks",
+            "run",
+            "accepted",
+            "refused",
+            "not accepted",
+            "failed",
+            "not run",
+            "seconds",
+        ]);
+        let groups = self.groups();
+        for g in &groups {
+            let counts = [g.checks, g.accepted, g.refused, g.wrong, g.failed, g.not_run];
+            let cells = counts.map(|n| n.to_string());
+            let seconds = format!("{:.1}", g.seconds);
+            table.row([g.kind.to_owned()].into_iter().chain(cells).chain([seconds]));
         }
-        accepted
+        let sum = |of: fn(&Group) -> usize| groups.iter().map(of).sum::<usize>().to_string();
+        table.row([
+            "all".to_owned(),
+            sum(|g| g.checks),
+            sum(|g| g.accepted),
+            sum(|g| g.refused),
+            sum(|g| g.wrong),
+            sum(|g| g.failed),
+            sum(|g| g.not_run),
+            format!("{:.1}", self.took.as_secs_f64()),
+        ]);
+        table.render(2)
     }
 
     /// Prints everything and decides.
-    pub(super) fn end(
-        &self,
-        settings: &Settings,
-        asked: &[Id],
-        machine: &str,
-        took: Duration,
-    ) -> Result<Outcome, Failure> {
+    pub(super) fn end(&self) -> Result<Outcome, Failure> {
+        let settings = self.settings;
         let mut out = format!(
-            "suite on {machine}, seed {}{}\n  {} in {}\n",
+            "suite on {}, seed {}{}, {}\n",
+            self.machine,
             settings.seed,
             if settings.small { ", small shapes" } else { "" },
-            self.counts(),
-            duration(took)
+            duration(self.took)
         );
-        if !self.worst.is_empty() {
+        out.push_str(&self.summary());
+        let worst = self.worst();
+        if !worst.is_empty() {
             out.push_str("largest error of each result, relative to its limit:\n");
-            out.push_str(&table(&self.worst));
+            out.push_str(&table(&worst));
         }
-        for (id, reason) in self.refused.iter().take(MOST_REFUSALS) {
-            out.push_str(&format!("refused {id}: {reason}\n"));
+        self.refusals(&mut out);
+        let wrong = self.not_accepted();
+        for (at, record) in wrong.iter().enumerate() {
+            out.push_str(&self.failure(record, at < MOST));
         }
-        if self.refused.len() > MOST_REFUSALS {
-            out.push_str(&format!("… {} refused in all\n", self.refused.len()));
+        for id in &self.ran.hanging {
+            out.push_str(&format!("\n{id} did not end\n  again: {}\n", again(settings, id)));
         }
-        for (id, rows) in &self.beyond {
-            out.push_str(&format!("\n{id} is not accepted:\n{}", table(rows)));
-            out.push_str(&format!("  again: {}\n", again(settings, id)));
-        }
-        for (id, reason) in &self.failed {
-            out.push_str(&format!("\n{id} failed: {reason}\n"));
-            out.push_str(&format!("  again: {}\n", again(settings, id)));
-        }
-        let wrong = self.beyond.len() + self.failed.len();
-        if wrong == 0 {
+        let left = self.ran.left.len();
+        if wrong.is_empty() && left == 0 {
             Channel::Stdout.write(&(out + "every result is accepted\n"))?;
             return Ok(Outcome::Done);
         }
         Channel::Stdout.write(&out)?;
-        let left = asked.len().saturating_sub(self.done.len());
-        let left = if left > 0 { format!("; {left} checks were not run") } else { String::new() };
-        terminal::error(&Failure::new(format_args!("{wrong} checks are not accepted{left}")));
+        let text = match (wrong.len(), left) {
+            (wrong, 0) => format!("{wrong} checks are not accepted"),
+            (0, left) => format!("{left} checks were not run"),
+            (wrong, left) => format!("{wrong} checks are not accepted; {left} were not run"),
+        };
+        terminal::error(&Failure::new(text));
         Ok(Outcome::DoesNotHold)
     }
 
-    fn counts(&self) -> String {
-        let of = |kind: fn(&Id) -> bool| self.done.iter().filter(|id| kind(id)).count();
-        let programs = of(|id| matches!(id, Id::Random(seed) if seed.is_multiple_of(2)));
-        format!(
-            "{} golden cases, {} random cases ({programs} of them random programs), {} long \
-             sequences, {} repeated calls, {} batches by rows",
-            of(|id| matches!(id, Id::Golden(_))),
-            of(|id| matches!(id, Id::Random(_))),
-            of(|id| matches!(id, Id::Long(_))),
-            of(|id| matches!(id, Id::Repeat(_))),
-            of(|id| matches!(id, Id::Rows(_))),
-        )
+    fn refusals(&self, out: &mut String) {
+        let mut count = 0;
+        for record in &self.ran.records {
+            if let Ended::Refused(reason) = &record.outcome {
+                count += 1;
+                if count <= MOST {
+                    out.push_str(&format!("refused {}: {reason}\n", record.id));
+                }
+            }
+        }
+        if count > MOST {
+            out.push_str(&format!("… {count} refused in all\n"));
+        }
+    }
+
+    fn failure(&self, record: &Record, in_full: bool) -> String {
+        let Record { id, label, .. } = record;
+        let again = again(self.settings, id);
+        if !in_full {
+            return format!("\n{id} is not accepted: {again}\n");
+        }
+        let what = match &record.outcome {
+            Ended::Measured(all) => {
+                let beyond = all.iter().filter(|m| !m.ok);
+                let rows: Vec<_> = beyond.map(|m| (m.clone(), String::new())).collect();
+                format!("is not accepted: {label}\n{}", table(&rows))
+            }
+            Ended::Fault(reason) => format!("ended in a fault of the GPU: {label}\n  {reason}\n"),
+            Ended::Failed(reason) | Ended::Refused(reason) => {
+                format!("failed: {label}\n  {reason}\n")
+            }
+        };
+        format!("\n{id} {what}  again: {again}\n")
     }
 }
 

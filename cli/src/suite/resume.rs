@@ -47,7 +47,9 @@ pub(super) fn run(
     let value: Value = std::fs::read(&file)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        .ok_or_else(|| Failure::new("the process that ran the rest of the suite left no results"))?;
+        .ok_or_else(|| {
+            Failure::new("the process that ran the rest of the suite left no results")
+        })?;
     let list = |name: &str| value[name].as_array().cloned().unwrap_or_default();
     let mut out = Ran::default();
     for record in list("checks").iter().filter_map(Record::read) {

@@ -101,7 +101,7 @@ fn need(
 }
 
 /// A rough relative cost: work on columns that nobody sees, traffic of right operands (shared by the
-/// 16-row parts of a warp), warps to hide latency, tiles in flight.
+/// 16-row parts of a warp), warps to hide latency, tiles in flight, registers that spill.
 fn cost(
     problem: &Problem<'_>,
     target: &Target,
@@ -124,11 +124,13 @@ fn cost(
         2 => 1.0,
         _ => 1.01,
     };
+    let spilled = need.registers.saturating_sub(need.most_registers(target));
+    let spilling = 1.0 + 0.02 * f64::from(spilled);
     let overhead = match pass {
         Pass::Forward => 8.0,
         Pass::Backward => 4.0,
     };
     let steps = 1.0 + overhead / f64::from(s.tile_kv);
     let reuse = 1.0 + 8.0 / f64::from(s.tile_q);
-    edges / used * traffic * idle * waiting * steps * reuse
+    edges / used * traffic * idle * waiting * spilling * steps * reuse
 }

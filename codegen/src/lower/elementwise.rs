@@ -211,7 +211,8 @@ impl<'a> Expressions<'a> {
         while let Some(v) = stack.pop() {
             let seen = uses.entry(v).or_insert(0);
             *seen += 1;
-            if *seen > 1 || outside(v) || self.is_leaf(v) && !self.is_constant(v) {
+            let whole = self.literal(v).is_some() || self.is_leaf(v);
+            if *seen > 1 || outside(v) || whole {
                 continue;
             }
             stack.extend(self.program.node(v).op.operands().iter().map(|o| self.resolve(*o)));
@@ -354,7 +355,7 @@ pub(crate) fn bare(expression: &str) -> &str {
 }
 
 /// An f32 literal.
-fn float(x: f32) -> String {
+pub(crate) fn float(x: f32) -> String {
     if x.is_nan() {
         return "__int_as_float(0x7fffffff)".to_owned();
     }

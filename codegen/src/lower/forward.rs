@@ -1,12 +1,12 @@
 //! The forward module: tile lists, then one sweep over rows with the online softmax.
 
-use super::elementwise::{Domain, Expressions};
+use super::elementwise::{Body, Domain, Expressions, float};
 use super::matmul;
 use super::module::Builder;
 use super::topk::TopK;
 use crate::plan::PairFunction;
 use crate::{Error, Factor, KernelPlan, Module, Problem, Scalar, Schedule, Target};
-use sparsek_dsl::ir::{Op, ValueId};
+use sparsek_dsl::ir::{Binary, Op, ValueId};
 use std::collections::BTreeSet;
 
 pub(crate) fn lower(
@@ -68,14 +68,16 @@ fn softmax(e: &Expressions<'_>) -> Result<Softmax, Error> {
 
 /// `logit` and `weight`. Returns what they read.
 fn pair_functions(b: &mut Builder<'_>, e: &Expressions<'_>, s: &Softmax) -> BTreeSet<ValueId> {
-    let logit = e.body(&[s.logit], Domain::Pair, false);
+    let mut logit = e.body(&[s.logit], Domain::Pair, false);
+    logit.results = vec![in_powers_of_two(e, s.logit, &logit)];
     let weight = e.body(&[s.weight], Domain::Pair, false);
     let reads = |leaves: &BTreeSet<ValueId>, name| leaves.iter().any(|v| e.name(*v) == name);
     b.values.uses_gate = reads(&logit.leaves, "gate") || reads(&weight.leaves, "gate");
     b.values.needs_product = reads(&weight.leaves, "dot_qk");
     let product = if b.values.needs_product { ", float dot_qk" } else { "" };
+    let comment = "// The logit of a pair times log2 e: the softmax counts in powers of two.";
     for (body, name, comment, arguments) in [
-        (&logit, "logit", "// The logit of a pair.", ", float dot_qk".to_owned()),
+        (&logit, "logit", comment, ", float dot_qk".to_owned()),
         (
             &weight,
             "weight",
@@ -94,6 +96,31 @@ fn pair_functions(b: &mut Builder<'_>, e: &Expressions<'_>, s: &Softmax) -> BTre
         });
     }
     &logit.fields | &weight.fields
+}
+
+/// A logit times log2 e, put into its last factor where that is a constant.
+fn in_powers_of_two(e: &Expressions<'_>, logit: ValueId, body: &Body) -> String {
+    if let Op::Binary(Binary::Mul, a, b) = &e.program.node(e.resolve(logit)).op {
+        let constant = |v: &ValueId| match e.program.node(e.resolve(*v)).op {
+            Op::Const(x) => Some(x.get()),
+            _ => None,
+        };
+        let (factor, other) = if constant(b).is_some() { (b, a) } else { (a, b) };
+        if let Some(factor) = constant(factor) {
+            let rest = e.body(&[*other], Domain::Pair, false);
+            // The other factor must need no statements that the whole does not have.
+            if rest.lines == body.lines {
+                let scaled = (f64::from(factor) * std::f64::consts::LOG2_E) as f32;
+                return format!("{} * {}", parenthesised(&rest.results[0]), float(scaled));
+            }
+        }
+    }
+    format!("LOG2_E * {}", parenthesised(&body.results[0]))
+}
+
+fn parenthesised(expression: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+    if expression.chars().all(plain) { expression.to_owned() } else { format!("({expression})") }
 }
 
 /// The sink logit of a row. Returns what it reads.

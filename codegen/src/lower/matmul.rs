@@ -26,6 +26,11 @@ pub(crate) struct Need {
 }
 
 impl Need {
+    /// Registers that a thread can have.
+    pub(crate) fn most_registers(&self, target: &Target) -> u32 {
+        255.min(target.registers / self.threads)
+    }
+
     /// Blocks of a multiprocessor that the code is compiled for: two where shared memory and
     /// registers allow it, so that one computes while the other waits.
     pub(crate) fn blocks(&self, target: &Target) -> u32 {
@@ -149,8 +154,9 @@ pub(crate) fn check_fits(
         let bytes = |x: u32| format!("{x} bytes of shared memory");
         return Err(infeasible(bytes(need.shared), bytes(target.shared_per_block)));
     }
-    let most = 255.min(target.registers / need.threads);
-    if need.registers > most {
+    // The estimate is rough, and a few spilled registers cost little: far above the limit it is hopeless.
+    let most = need.most_registers(target);
+    if need.registers > most + most / 4 {
         let registers = |x: u32| format!("{x} registers a thread");
         return Err(infeasible(registers(need.registers), registers(most)));
     }

@@ -5,11 +5,14 @@
 }
 <% else %>__device__ __forceinline__ bool predicate(const Uniform&, const Row&, const Column&) { return true; }
 <% endif %>
+// Whether every pair of a tile is seen.
+template <bool FULL>
+constexpr bool SEES_ALL = FULL && ${ not has_predicate }$;
+
 // Whether a query sees a key. In full tiles every query of the tile sees every key, predicates aside.
 template <bool FULL>
 __device__ __forceinline__ bool sees(const Uniform& x, const Row& r, const Column& c) {
-    if (!FULL && !(c.from <= r.i && r.i < c.to)) return false;
-    return predicate(x, r, c);
+    return (FULL || (c.from <= r.i && r.i < c.to)) & predicate(x, r, c);
 }
 
 // The gate of a pair that is seen: 1 in the window.

@@ -49,11 +49,11 @@ __device__ __forceinline__ void sweep_rows(const Uniform& x, const Column (&colu
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
                     const Column& c = columns[m][h];
-                    KeyPair pair = {};
                     const float gate = gate_of<true>(r, c);
                     // Rows that stand for no query see nothing, in full tiles too.
                     const bool visible = (StreamTile::FILLED || r.i >= 0) && sees<FULL>(x, r, c);
-                    if (visible) pair = key_pair(x, r, c, gate, scores[m][n][2 * h + e], products[m][n][2 * h + e]);
+                    KeyPair pair = key_pair(x, r, c, gate, scores[m][n][2 * h + e], products[m][n][2 * h + e]);
+                    if (!visible) pair = {};
                     scores[m][n][2 * h + e] = pair.weight_k;
                     products[m][n][2 * h + e] = pair.weight_v;
 <% for n in key_sums %>                    sums.sums[m][h][${ n.index }$] += <% if n.is_d_gate %>gate > 0.0f && gate < 1.0f ? pair.sum_${ n.index }$ : 0.0f<% else %>pair.sum_${ n.index }$<% endif %>;
@@ -322,10 +322,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
 <% endif %><% if has_d_v %>                const float2 more_v = selected ? *reinterpret_cast<const float2*>(selected + PARTIAL_V + d) : float2{};
                 store_pair(d_v + d, sums.d_v[m][n][2 * h] + more_v.x, sums.d_v[m][n][2 * h + 1] + more_v.y);
 <% endif %>            }
-            if (lane % 4 == 0 && blockIdx.z == 0) {
+<% if key_sums %>            if (lane % 4 == 0 && blockIdx.z == 0) {
 #pragma unroll
                 for (int n = 0; n < KEY_SUMS; ++n)
                     a.key_sums[n * a.rows * a.hkv * a.n + entry] = sum[n] + (selected ? selected[PARTIAL_SUMS + n] : 0.0f);
             }
-        }
+<% endif %>        }
 }

@@ -33,9 +33,9 @@ __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
                     const Row& r = rows[m][h];
-                    RowPair pair = {};
                     const float gate = gate_of<FULL>(r, c);
-                    if (sees<FULL>(x, r, c)) pair = row_pair(x, r, c, gate, scores[m][n][2 * h + e], products[m][n][2 * h + e]);
+                    RowPair pair = row_pair(x, r, c, gate, scores[m][n][2 * h + e], products[m][n][2 * h + e]);
+                    if (!sees<FULL>(x, r, c)) pair = {};
                     scores[m][n][2 * h + e] = pair.weight_q;
 <% for n in row_sums %>                    sums.sums[m][h][${ n }$] += pair.sum_${ n }$;
 <% endfor %><% if has_threshold %>                    sums.threshold[m][h] += gate > 0.0f && gate < 1.0f ? pair.d_gate : 0.0f;

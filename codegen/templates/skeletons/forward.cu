@@ -46,8 +46,8 @@ __device__ __forceinline__ void attend(const Uniform& x, const Row (&rows)[M][2]
                     float& score = scores[m][n][2 * h + e];
                     const Row& r = rows[m][h];
 <% if needs_product %>                    products[m][n][2 * h + e] = score;
-<% endif %>                    const bool visible = sees<FULL>(x, r, c);
-                    score = visible ? LOG2_E * logit(x, r, c, gate_of<FULL>(r, c), score) : -INFINITY_F;
+<% endif %>                    const float value = logit(x, r, c, gate_of<FULL>(r, c), score);
+                    score = sees<FULL>(x, r, c) ? value : -INFINITY_F;
                 }
         }
     softmax.update(scores, o);
@@ -62,7 +62,9 @@ __device__ __forceinline__ void attend(const Uniform& x, const Row (&rows)[M][2]
                 for (int h = 0; h < 2; ++h) {
                     float& p = scores[m][n][2 * h + e];
                     const Row& r = rows[m][h];
-                    p = sees<FULL>(x, r, c) ? weight(x, r, c, gate_of<FULL>(r, c)<% if needs_product %>, products[m][n][2 * h + e]<% endif %>, p) : 0.0f;
+                    const float value = weight(x, r, c, gate_of<FULL>(r, c)<% if needs_product %>, products[m][n][2 * h + e]<% endif %>, p);
+                    // Of an unseen pair p is 0, and its weight may be anything.
+                    p = SEES_ALL<FULL> || p > 0.0f ? value : 0.0f;
                 }
         }
     add_weighted<M, TILE_KV, D>(o, scores, v, 0, lane);

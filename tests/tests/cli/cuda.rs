@@ -46,7 +46,9 @@ fn plans_and_cuda_need_no_cuda() {
     let folder = tempfile::tempdir().unwrap();
     let missing = [HIDDEN, ("SPARSEK_NVRTC", "/nonexistent")];
     let emit = |line: &str| {
-        with(folder.path(), &missing, &format!("emit sparsek-value {SHAPE} {line}")).succeeds().stdout
+        with(folder.path(), &missing, &format!("emit sparsek-value {SHAPE} {line}"))
+            .succeeds()
+            .stdout
     };
     let plan = emit("--stage plan");
     for word in ["chunk", "forward", "backward", "SparsekValue", "sm_90a"] {
@@ -99,7 +101,8 @@ fn emit_refuses_what_it_cannot_do() {
 #[test]
 fn bench_on_the_cpu_in_every_form() {
     let folder = tempfile::tempdir().unwrap();
-    let line = "bench --device cpu --seq 64,128 --heads 2/1 --head-dim 16 --k 8 --window 8 --repeat 2";
+    let line =
+        "bench --device cpu --seq 64,128 --heads 2/1 --head-dim 16 --k 8 --window 8 --repeat 2";
     let table = run(folder.path(), line).succeeds().stdout;
     assert!(table.contains("forward ms") && table.contains("128"), "{table}");
     let line = format!("{line} --json --svg {{}}/times.svg --ceiling 1");
@@ -126,7 +129,8 @@ fn the_suite_runs_on_the_cpu() {
     let here = Path::new(".");
     let line = "verify --suite --device cpu --small --cases 12 --seed 3";
     let ran = run(here, line).succeeds();
-    for word in ["12 random cases", "6 of them random programs", "every result is accepted", "d_u"] {
+    for word in ["12 random cases", "6 of them random programs", "every result is accepted", "d_u"]
+    {
         assert!(ran.stdout.contains(word), "{word:?} is not in:\n{}", ran.stdout);
     }
     let only = "verify --suite --device cpu --only golden:ties --only random:7 --only rows:1";

@@ -1,7 +1,7 @@
 //! Lowering, rendering and compiling one kernel.
 
 use sparsek::Kernel;
-use sparsek::cuda::nvrtc::Nvrtc;
+use sparsek::cuda::nvrtc::{Compiled, Nvrtc};
 use sparsek_codegen::{Error, Given, KernelPlan, Module, Problem, Schedule, Target};
 use sparsek_dsl::ir::{Class, Program, Role, Spec};
 
@@ -13,11 +13,13 @@ pub(crate) struct Instance {
     per_head: bool,
 }
 
-/// How a module ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    Compiled,
-    Refused,
+/// How a kernel ended on a target, with everything that is wrong with it.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    /// Whether the target has too little of something.
+    pub(crate) refused: bool,
+    /// One text for each mistake.
+    pub(crate) problems: Vec<String>,
 }
 
 impl Instance {
@@ -53,56 +55,52 @@ impl Instance {
     }
 
     /// Every module as CUDA C, or `None` where the target has too little of something and the
-    /// refusal says how much. Anything else is a failure.
-    pub(crate) fn sources(&self, target: &Target) -> Option<Vec<(KernelPlan, String)>> {
+    /// refusal says how much. Anything else is a problem.
+    pub(crate) fn sources(
+        &self,
+        target: &Target,
+    ) -> Result<Option<Vec<(KernelPlan, String)>>, String> {
+        let failed = |e: Error| format!("{} for {target}: {e}\n{}", self.label, self.program());
         let plans = match self.plans(target) {
             Ok((_, plans)) => plans,
             Err(Error::Infeasible { needed, available, .. }) => {
                 let number = |text: &str| text.contains(|c: char| c.is_ascii_digit());
-                assert!(number(&needed) && number(&available), "{}: {needed}", self.label);
-                return None;
+                if number(&needed) && number(&available) {
+                    return Ok(None);
+                }
+                return Err(format!("{} for {target}: {needed}, {available}", self.label));
             }
-            Err(e) => panic!("{} for {target}: {e}\n{}", self.label, self.program()),
+            Err(e) => return Err(failed(e)),
         };
         let render = |plan: KernelPlan| match plan.cuda() {
-            Ok(source) => (plan, source.text),
-            Err(e) => panic!("{} for {target}: {e}\n{}", self.label, self.program()),
+            Ok(source) => Ok((plan, source.text)),
+            Err(e) => Err(failed(e)),
         };
-        Some(plans.into_iter().map(render).collect())
+        plans.into_iter().map(render).collect::<Result<_, _>>().map(Some)
     }
 
     /// Compiles every module; registers may not spill, and every launch must be an entry within
     /// the target's limits.
     pub(crate) fn compile(&self, target: &Target) -> Ended {
-        let Some(sources) = self.sources(target) else { return Ended::Refused };
+        let sources = match self.sources(target) {
+            Ok(Some(sources)) => sources,
+            Ok(None) => return Ended { refused: true, problems: Vec::new() },
+            Err(problem) => return Ended { refused: false, problems: vec![problem] },
+        };
         let nvrtc = Nvrtc::find().expect("`cargo xtask nvrtc` fetches NVRTC");
+        let mut problems = Vec::new();
         for (plan, source) in sources {
             let label = format!("{} of {} for {target}", plan.module.name(), self.label);
-            let compiled = match nvrtc.compile(&label, &source, target) {
-                Ok(compiled) => compiled,
-                Err(e) => panic!("{label}: {e}\n{}\n{source}", self.program()),
-            };
-            assert!(!compiled.cubin.is_empty(), "{label}");
-            for r in &compiled.resources {
-                assert!(
-                    r.spill_stores == 0 && r.spill_loads == 0,
-                    "{label}: {} spills with {} registers\n{r:?}",
-                    r.entry,
-                    r.registers
-                );
-            }
-            for launch in &plan.interface.launches {
-                let found = compiled.resources.iter().find(|r| r.entry == launch.entry);
-                let r = found.unwrap_or_else(|| panic!("{label} has no entry {}", launch.entry));
-                let at = format!("{label}: {}", launch.entry);
-                assert!(launch.shared + r.shared <= target.shared_per_block, "{at}");
-                // Registers are handed out to a warp in units of 256.
-                let warps = launch.threads.div_ceil(32);
-                let registers = (r.registers * 32).next_multiple_of(256) * warps;
-                assert!(registers <= target.registers, "{at}: {registers} registers");
+            match nvrtc.compile(&label, &source, target) {
+                Ok(compiled) => problems.extend(
+                    check(&plan, &compiled, target)
+                        .into_iter()
+                        .map(|why| format!("{label}: {why}")),
+                ),
+                Err(e) => problems.push(format!("{label}: {e}\n{}", self.program())),
             }
         }
-        Ended::Compiled
+        Ended { refused: false, problems }
     }
 
     fn program(&self) -> String {
@@ -110,8 +108,45 @@ impl Instance {
     }
 }
 
-/// Runs `work` on every item, on all processors; a panic names its item.
-pub(crate) fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
+/// What is wrong with a compiled module.
+fn check(plan: &KernelPlan, compiled: &Compiled, target: &Target) -> Vec<String> {
+    let mut problems = Vec::new();
+    if compiled.cubin.is_empty() {
+        problems.push("no machine code".to_owned());
+    }
+    for r in &compiled.resources {
+        let (entry, registers, stores, loads) =
+            (&r.entry, r.registers, r.spill_stores, r.spill_loads);
+        if stores + loads > 0 {
+            problems.push(format!(
+                "{entry} spills {stores} bytes and loads {loads} with {registers} registers; \
+                 schedule {}",
+                plan.to_string().lines().nth(1).unwrap_or_default()
+            ));
+        }
+    }
+    for launch in &plan.interface.launches {
+        let Some(r) = compiled.resources.iter().find(|r| r.entry == launch.entry) else {
+            problems.push(format!("there is no entry {}", launch.entry));
+            continue;
+        };
+        let shared = launch.shared + r.shared;
+        // Registers are handed out to a warp in units of 256.
+        let warps = launch.threads.div_ceil(32);
+        let registers = (r.registers * 32).next_multiple_of(256) * warps;
+        if shared > target.shared_per_block || registers > target.registers {
+            problems.push(format!(
+                "{} needs {shared} bytes of shared memory and {registers} registers",
+                launch.entry
+            ));
+        }
+    }
+    problems
+}
+
+/// Runs `work` on every item, on all processors, and fails with every problem.
+pub(crate) fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) -> Vec<String> + Sync + Send) {
     use rayon::prelude::*;
-    items.par_iter().for_each(work);
+    let problems: Vec<String> = items.par_iter().flat_map_iter(work).collect();
+    assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
 }

@@ -1,6 +1,6 @@
 //! Built-in kernels over head dimensions, element types, extents, groups and targets.
 
-use crate::compile::{Ended, Instance, in_parallel};
+use crate::compile::{Instance, in_parallel};
 use sparsek_codegen::Target;
 use sparsek_dsl::Elem;
 use sparsek_dsl::ir::Spec;
@@ -36,17 +36,19 @@ fn instances() -> Vec<(usize, Instance)> {
 fn every_kernel_is_rendered_or_refused_with_numbers() {
     let (rendered, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     in_parallel(&instances(), |(_, instance)| {
+        let mut problems = Vec::new();
         for target in &Target::ALL {
             match instance.sources(target) {
-                Some(sources) => {
-                    assert_eq!(sources.len(), 3, "{}", instance.label);
+                Ok(Some(_)) => {
                     rendered.fetch_add(1, Ordering::Relaxed);
                 }
-                None => {
+                Ok(None) => {
                     refused.fetch_add(1, Ordering::Relaxed);
                 }
+                Err(problem) => problems.push(problem),
             }
         }
+        problems
     });
     let (rendered, refused) = (rendered.into_inner(), refused.into_inner());
     assert!(refused * 10 <= rendered, "{refused} refused and {rendered} rendered");
@@ -59,9 +61,9 @@ fn every_kernel_compiles_without_spills() {
     in_parallel(&instances(), |(at, instance)| {
         // Kernels are multiples of the targets' number apart, so each turn starts one further.
         let turn = at + at / Target::ALL.len();
-        if instance.compile(&Target::ALL[turn % Target::ALL.len()]) == Ended::Compiled {
-            compiled.fetch_add(1, Ordering::Relaxed);
-        }
+        let ended = instance.compile(&Target::ALL[turn % Target::ALL.len()]);
+        compiled.fetch_add(usize::from(!ended.refused), Ordering::Relaxed);
+        ended.problems
     });
     assert!(compiled.into_inner() > 80);
 }
@@ -87,7 +89,11 @@ fn usual_kernels_compile_for_every_target() {
         })
         .collect();
     in_parallel(&all, |(instance, target)| {
-        assert_eq!(instance.compile(target), Ended::Compiled, "{} {target}", instance.label);
+        let mut ended = instance.compile(target);
+        if ended.refused {
+            ended.problems.push(format!("{} is refused for {target}", instance.label));
+        }
+        ended.problems
     });
 }
 
@@ -110,8 +116,6 @@ fn every_kernel_compiles_for_every_group_and_target() {
         }
     }
     in_parallel(&all, |instance| {
-        for target in &Target::ALL {
-            instance.compile(target);
-        }
+        Target::ALL.iter().flat_map(|target| instance.compile(target).problems).collect()
     });
 }

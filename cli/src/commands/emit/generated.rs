@@ -3,13 +3,14 @@
 use super::{EmitArgs, ModuleName, Stage, instructions};
 use crate::commands::failure;
 use crate::failure::Failure;
+use crate::schedule;
 use crate::table::Table;
 use crate::target::Target;
 use crate::terminal::{Channel, bytes, thousands};
 use sparsek::cuda::nvrtc::{Compiled, Nvrtc};
-use sparsek::dsl::ir::{Class, Role, Spec};
+use sparsek::dsl::ir::Spec;
 use sparsek::{Elem, Kernel};
-use sparsek_codegen::{Given, KernelPlan, Module, Problem, Schedule};
+use sparsek_codegen::{KernelPlan, Module, Schedule};
 use std::io::IsTerminal;
 
 impl From<ModuleName> for Module {
@@ -46,13 +47,15 @@ pub(super) fn emit(args: &EmitArgs, target: &Target) -> Result<Vec<u8>, Failure>
         Stage::Ptx => {
             let nvrtc = Nvrtc::find().map_err(|e| failure(e, None))?;
             let ptx = nvrtc.ptx(&label, &source, &args.target).map_err(|e| failure(e, None))?;
-            let compiled = nvrtc.compile(&label, &source, &args.target).map_err(|e| failure(e, None))?;
+            let compiled =
+                nvrtc.compile(&label, &source, &args.target).map_err(|e| failure(e, None))?;
             report(plan, &compiled, Some(&ptx))?;
             Ok(ptx.into_bytes())
         }
         Stage::Cubin => {
             let nvrtc = Nvrtc::find().map_err(|e| failure(e, None))?;
-            let compiled = nvrtc.compile(&label, &source, &args.target).map_err(|e| failure(e, None))?;
+            let compiled =
+                nvrtc.compile(&label, &source, &args.target).map_err(|e| failure(e, None))?;
             report(plan, &compiled, None)?;
             Ok(compiled.cubin)
         }
@@ -81,15 +84,8 @@ fn instance(args: &EmitArgs, target: &Target) -> Result<Kernel, Failure> {
 /// The kernel as calls that give every input would have it compiled; PerQuery and PerKey inputs
 /// have a head axis.
 fn plans(args: &EmitArgs, kernel: &Kernel) -> Result<(Schedule, Vec<KernelPlan>), Failure> {
-    let instance = kernel.instance();
-    let given = instance.program.inputs.iter().map(|input| Given {
-        name: input.name.clone(),
-        per_head: input.role == Role::Extra
-            && matches!(input.ty.class, Class::PerQuery | Class::PerKey),
-    });
-    let backward = kernel.backward_program();
-    let problem = Problem { instance, backward, group: args.group, given: given.collect() };
-    let schedule = Schedule::choose(&problem, &args.target).map_err(Failure::new)?;
+    let problem = schedule::problem(kernel, args.group, |_| true);
+    let schedule = schedule::choose(&problem, &args.target, args.schedule.as_ref())?;
     let modules: Vec<Module> = match (args.module, args.stage) {
         (Some(name), _) => vec![name.into()],
         (None, Stage::Plan) => Module::ALL.to_vec(),

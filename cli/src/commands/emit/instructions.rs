@@ -46,7 +46,8 @@ fn listed(names: &[&str], count: impl Fn(&str) -> usize) -> String {
 /// Where nvdisasm may lie: beside NVRTC, in a CUDA installation, on the path.
 fn tools() -> Vec<PathBuf> {
     let beside = Nvrtc::find().ok().map(|n| n.path().to_owned());
-    let beside = beside.iter().flat_map(|path| path.ancestors().skip(1).take(3)).map(|p| p.join("bin"));
+    let beside =
+        beside.iter().flat_map(|path| path.ancestors().skip(1).take(3)).map(|p| p.join("bin"));
     let installed = std::env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin"));
     let usual = [PathBuf::from("/usr/local/cuda/bin"), PathBuf::new()];
     beside.chain(installed).chain(usual).map(|folder| folder.join("nvdisasm")).collect()

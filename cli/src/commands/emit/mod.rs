@@ -5,6 +5,7 @@ mod instructions;
 
 use super::Parameters;
 use crate::failure::{Failure, Outcome};
+use crate::schedule::Change;
 use crate::target::Target;
 use crate::terminal::Channel;
 use clap::{Args, ValueEnum};
@@ -53,6 +54,9 @@ pub(crate) struct EmitArgs {
     #[arg(long, value_name = "G", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
     group: u32,
+    /// Changes of the compiler's schedule: `forward: q 128 kv 64 warps 4 stages 2; chunk 512`
+    #[arg(long, value_name = "CHANGES")]
+    schedule: Option<Change>,
     #[command(flatten)]
     parameters: Parameters,
 }
