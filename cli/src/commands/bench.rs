@@ -118,7 +118,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
     let backend = Backend::open(args.device)?;
     if matches!(backend, Backend::Cpu) {
         let only = [("--first-call", args.first_call), ("--schedule", !args.schedule.is_empty())];
-        for (flag, _) in only.iter().filter(|(_, given)| *given) {
+        if let Some((flag, _)) = only.iter().find(|(_, given)| *given) {
             return Err(Failure::new(format_args!("{flag} is about code for GPUs"))
                 .help("leave it out, or run with --device cuda"));
         }

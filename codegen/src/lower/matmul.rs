@@ -31,13 +31,13 @@ impl Need {
         255.min(target.registers / self.threads)
     }
 
-    /// Blocks of a multiprocessor that the code is compiled for: two where shared memory and
-    /// registers allow it, so that one computes while the other waits.
+    /// Blocks of a multiprocessor that the code is compiled for: several where shared memory and
+    /// registers allow it, so that one computes while the others wait.
     pub(crate) fn blocks(&self, target: &Target) -> u32 {
         let by_shared = target.shared_per_multiprocessor / (self.shared + 1024);
         let by_threads = target.threads / self.threads;
         let by_registers = target.registers / (self.registers.next_multiple_of(8) * self.threads);
-        by_shared.min(by_threads).min(by_registers).clamp(1, 2)
+        by_shared.min(by_threads).min(by_registers).clamp(1, 4)
     }
 }
 
@@ -45,6 +45,9 @@ impl Need {
 fn tile_bytes(problem: &Problem<'_>, rows: u32) -> u32 {
     rows * (problem.instance.d as u32 + 8) * problem.instance.elem.bytes() as u32
 }
+
+/// Bytes of the structs `Tile` and `TileColumns`.
+const TILE_COLUMNS: u32 = 36 + 4 + 40;
 
 /// Rows of a warp's part of the stationary tile, in units of 16.
 fn parts(s: &PassSchedule) -> u32 {
@@ -62,7 +65,13 @@ pub(crate) fn slice(d: u32) -> (u32, u32) {
 /// head dimension in 16-bit types.
 pub(crate) fn queries_in_registers(problem: &Problem<'_>, s: &PassSchedule) -> bool {
     let half = problem.instance.elem.bytes() == 2;
-    half && parts(s) == 1 && problem.instance.d <= 128 && s.tile_kv <= 64
+    half && parts(s) == 1 && problem.instance.d <= 128
+}
+
+/// Keys of a streamed tile that the forward works on at a time: few enough for a warp's registers.
+pub(crate) fn step(s: &PassSchedule) -> u32 {
+    let most = if parts(s) == 1 { 64 } else { 32 };
+    [64, 32].into_iter().find(|x| *x <= most && s.tile_kv.is_multiple_of(*x)).unwrap_or(16)
 }
 
 /// The forward sweep; `column_fields` are those of the struct `Column`.
@@ -70,9 +79,10 @@ pub(crate) fn forward_need(problem: &Problem<'_>, s: &PassSchedule, column_field
     let d = problem.instance.d as u32;
     let shared = tile_bytes(problem, s.tile_q)
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
-        + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1);
+        + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1)
+        + TILE_COLUMNS;
     let q = if queries_in_registers(problem, s) { d / 4 } else { 0 };
-    let registers = parts(s) * (d / 2 + s.tile_kv / 2 + 16) + q + 40;
+    let registers = parts(s) * (d / 2 + step(s) / 2 + 16) + q + 40;
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 
@@ -82,6 +92,7 @@ pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, column_fields: 
     let shared = 2 * tile_bytes(problem, s.tile_q)
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
         + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1)
+        + TILE_COLUMNS
         + 4 * s.tile_q;
     let registers = parts(s) * (d / 2 + s.tile_kv + 24) + 48;
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }

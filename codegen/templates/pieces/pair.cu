@@ -12,14 +12,14 @@ constexpr bool SEES_ALL = FULL && ${ not has_predicate }$;
 // Whether a query sees a key. In full tiles every query of the tile sees every key, predicates aside.
 template <bool FULL>
 __device__ __forceinline__ bool sees(const Uniform& x, const Row& r, const Column& c) {
-    return (FULL || (c.from <= r.i && r.i < c.to)) & predicate(x, r, c);
+    return (FULL | ((c.from <= r.i) & (r.i < c.to))) & predicate(x, r, c);
 }
 
 // The gate of a pair that is seen: 1 in the window.
 <% if uses_gate %>template <bool FULL>
 __device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
-    if (!FULL && r.i - c.j < WINDOW) return 1.0f;
-    return candidate_gate(r, c);
+    const float gate = candidate_gate(r, c);
+    return !FULL && r.i - c.j < WINDOW ? 1.0f : gate;
 }
 <% else %>template <bool FULL>
 __device__ __forceinline__ float gate_of(const Row&, const Column&) { return 1.0f; }

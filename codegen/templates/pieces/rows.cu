@@ -44,10 +44,14 @@ __device__ __forceinline__ bool find_tile(const Arguments& a, int block_id, int 
     return true;
 }
 
+// The position of a row, whether or not it exists.
+template <class Shape>
+__device__ __forceinline__ int row_position(const Tile& tile, int row) { return tile.from + row / Shape::HEADS; }
+
 template <class Shape>
 __device__ __forceinline__ bool row_exists(const Tile& tile, int row, int& i, int& head) {
     const int in_part = tile.part * Shape::HEADS + row % Shape::HEADS;
-    i = tile.from + row / Shape::HEADS;
+    i = row_position<Shape>(tile, row);
     head = tile.g * GROUP + in_part;
     return row < Shape::POSITIONS * Shape::HEADS && i < tile.to && in_part < GROUP;
 }

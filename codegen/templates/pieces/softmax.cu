@@ -22,6 +22,8 @@ struct Softmax {
     // Logits become exp(logit − maximum so far); sums and the output so far shrink to the new maximum.
     template <int N, int OUT>
     __device__ __forceinline__ void update(float (&x)[M][N][4], float (&o)[M][OUT][4]) {
+        float shrink[M][2];
+        bool grew = false;
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
@@ -30,11 +32,12 @@ struct Softmax {
 #pragma unroll
                 for (int n = 0; n < N; ++n) highest = fmaxf(highest, fmaxf(x[m][n][2 * h], x[m][n][2 * h + 1]));
                 highest = row_maximum(highest);
+                grew |= highest > maximum[m][h];
                 // While nothing is seen the maximum is −inf, and −inf − −inf would be NaN.
                 const float reference = highest == -INFINITY_F ? 0.0f : highest;
-                const float shrink = power_of_two(maximum[m][h] - reference);
+                shrink[m][h] = power_of_two(maximum[m][h] - reference);
                 maximum[m][h] = highest;
-                float total = sum[m][h] * shrink;
+                float total = sum[m][h] * shrink[m][h];
 #pragma unroll
                 for (int n = 0; n < N; ++n)
 #pragma unroll
@@ -43,9 +46,16 @@ struct Softmax {
                         total += x[m][n][2 * h + e];
                     }
                 sum[m][h] = total;
-#pragma unroll
-                for (int n = 0; n < OUT; ++n) o[m][n][2 * h] *= shrink, o[m][n][2 * h + 1] *= shrink;
             }
+        // Once the maxima of a warp's rows have been seen, which is soon, nothing shrinks any more.
+        if (__any_sync(~0u, grew)) {
+#pragma unroll
+            for (int m = 0; m < M; ++m)
+#pragma unroll
+                for (int n = 0; n < OUT; ++n)
+#pragma unroll
+                    for (int e = 0; e < 4; ++e) o[m][n][e] *= shrink[m][e / 2];
+        }
     }
 
     // Where nothing was seen the output is 0 and lse −inf.

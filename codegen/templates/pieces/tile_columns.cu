@@ -4,42 +4,38 @@
 // Selected here means past its window when the tile starts; keys that pass it within the tile are among the window's.
 struct TileColumns {
     const int* selected;
-    int counts[5];
-    int window_from, shared_from, first;  // first window key, first one that all queries share, first query
-    int full, total;
+    // Where each of the five kinds ends.
+    int lasting, shared, expiring, leaving, total;
+    // Keys of columns of the contiguous kinds, less the column.
+    int shared_offset, leaving_offset, later_offset;
 };
 
 __device__ __forceinline__ TileColumns tile_columns(const Arguments& a, const Tile& tile) {
     const long long list = static_cast<long long>(tile.g) * block_count<RowTile::POSITIONS>(a) + tile.id;
-    const int full = a.tile_counts[2 * list], all = a.tile_counts[2 * list + 1];
+    const int lasting = a.tile_counts[2 * list], selected = a.tile_counts[2 * list + 1];
+    const int window_from = max(0, tile.from - WINDOW + 1);
+    const int shared_from = min(max(window_from, tile.to - WINDOW), tile.from + 1);
     TileColumns t;
     t.selected = a.tile_keys + list * TILE_KEYS;
-    t.first = tile.from;
-    t.window_from = max(0, tile.from - WINDOW + 1);
-    t.shared_from = min(max(t.window_from, tile.to - WINDOW), tile.from + 1);
-    t.counts[0] = full;
-    t.counts[1] = tile.from + 1 - t.shared_from;
-    t.counts[2] = all - full;
-    t.counts[3] = max(0, t.shared_from - t.window_from);
-    t.counts[4] = tile.to - tile.from - 1;
-    t.full = t.counts[0] + t.counts[1];
-    t.total = t.full + t.counts[2] + t.counts[3] + t.counts[4];
+    t.lasting = lasting;
+    t.shared = t.lasting + tile.from + 1 - shared_from;
+    t.expiring = t.shared + selected - lasting;
+    t.leaving = t.expiring + max(0, shared_from - window_from);
+    t.total = t.leaving + tile.to - tile.from - 1;
+    t.shared_offset = shared_from - t.lasting;
+    t.leaving_offset = window_from - t.expiring;
+    t.later_offset = tile.from + 1 - t.leaving;
     return t;
 }
 
 // The key of a column, −1 beyond the last; `window` says whether all queries have it in their window.
-__device__ __forceinline__ int column_key(const TileColumns& t, int column, bool& window) {
-    window = false;
-    int c = column;
-    if (c < t.counts[0]) return t.selected[c];
-    if ((c -= t.counts[0]) < t.counts[1]) {
-        window = true;
-        return t.shared_from + c;
-    }
-    if ((c -= t.counts[1]) < t.counts[2]) return t.selected[t.counts[0] + c];
-    if ((c -= t.counts[2]) < t.counts[3]) return t.window_from + c;
-    if ((c -= t.counts[3]) < t.counts[4]) return t.first + 1 + c;
-    return -1;
+__device__ __forceinline__ int column_key(const TileColumns& t, int c, bool& window) {
+    window = c >= t.lasting && c < t.shared;
+    const bool selected = c < t.lasting || (c >= t.shared && c < t.expiring);
+    const int offset = c < t.shared ? t.shared_offset : c < t.leaving ? t.leaving_offset : t.later_offset;
+    int j = c < t.total ? c + offset : -1;
+    if (selected) j = t.selected[c < t.lasting ? c : c - (t.shared - t.lasting)];
+    return j;
 }
 
 __device__ __forceinline__ Column load_column(const Arguments& a, const Uniform& x, const Tile& tile, int j, bool window) {

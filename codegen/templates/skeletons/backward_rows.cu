@@ -6,6 +6,8 @@ struct RowsShared {
     elem v[STAGES][TILE_KV * ROW];
     Column columns[STAGES + 1][TILE_KV];
     int keys[STAGES + 1][TILE_KV];
+    Tile tile;
+    TileColumns all;
     float threshold[TILE_Q];
 };
 
@@ -48,12 +50,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCE
     constexpr int M = TILE_Q / (16 * WARPS);
     extern __shared__ __align__(16) unsigned char memory[];
     RowsShared& shared = *reinterpret_cast<RowsShared*>(memory);
-    Tile tile;
-    if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, tile)) return;
+    // Kept in shared memory: registers are short.
+    Tile& tile = shared.tile;
+    {
+        Tile found;
+        if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, found)) return;
+        if (threadIdx.x == 0) tile = found, shared.all = tile_columns(a, found);
+    }
+    __syncthreads();
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
     const Uniform x = load_uniform(a, tile.s, tile.g);
-    const TileColumns all = tile_columns(a, tile);
-    const int tiles = (all.total + TILE_KV - 1) / TILE_KV, full_tiles = all.full / TILE_KV;
+    const TileColumns& all = shared.all;
+    const int tiles = (all.total + TILE_KV - 1) / TILE_KV, full_tiles = all.shared / TILE_KV;
 
     copy_query_rows<RowTile, TILE_Q, THREADS>(shared.q, a.q, a.q_batch, a.q_position, a.q_head, tile);
     copy_query_rows<RowTile, TILE_Q, THREADS>(shared.d_o, a.d_o, a.d_o_batch, a.d_o_position, a.d_o_head, tile);

@@ -22,20 +22,22 @@ struct Shared {
     elem v[STAGES][TILE_KV * ROW];
     Column columns[STAGES + 1][TILE_KV];
     int keys[STAGES + 1][TILE_KV];
+    Tile tile;
+    TileColumns all;
 };
 
-// One streamed tile: scores, softmax, weighted values.
+// STEP keys: scores, softmax, weighted values.
 template <bool FULL>
-__device__ __forceinline__ void attend(const Uniform& x, const Row (&rows)[M][2], const elem* k, const elem* v,
+__device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const Row (&rows)[M][2], const elem* k, const elem* v,
                                        const Column* columns, const Left (&q)[M][D / 16],
                                        const elem* q_tile, Softmax<M>& softmax, float (&o)[M][D / 8][4], int warp_row, int lane) {
-    float scores[M][TILE_KV / 8][4];
-    if constexpr (QUERIES_IN_REGISTERS) product<M, TILE_KV>(scores, q, k, lane);
-    else product<M, TILE_KV>(scores, q_tile, warp_row, k, lane);
-<% if needs_product %>    float products[M][TILE_KV / 8][4];
+    float scores[M][STEP / 8][4];
+    if constexpr (QUERIES_IN_REGISTERS) product<M, STEP>(scores, q, k, lane);
+    else product<M, STEP>(scores, q_tile, warp_row, k, lane);
+<% if needs_product %>    float products[M][STEP / 8][4];
 <% endif %>
 #pragma unroll
-    for (int n = 0; n < TILE_KV / 8; ++n)
+    for (int n = 0; n < STEP / 8; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             const Column& c = columns[8 * n + lane % 4 * 2 + e];
@@ -44,7 +46,9 @@ __device__ __forceinline__ void attend(const Uniform& x, const Row (&rows)[M][2]
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
                     float& score = scores[m][n][2 * h + e];
-                    const Row& r = rows[m][h];
+                    // Rows that do not exist may see what they will. Positions are cheaper computed than kept.
+                    Row r = rows[m][h];
+                    if (!FULL) r.i = row_position<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4);
 <% if needs_product %>                    products[m][n][2 * h + e] = score;
 <% endif %>                    const float value = logit(x, r, c, gate_of<FULL>(r, c), score);
                     score = sees<FULL>(x, r, c) ? value : -INFINITY_F;
@@ -52,7 +56,7 @@ __device__ __forceinline__ void attend(const Uniform& x, const Row (&rows)[M][2]
         }
     softmax.update(scores, o);
 #pragma unroll
-    for (int n = 0; n < TILE_KV / 8; ++n)
+    for (int n = 0; n < STEP / 8; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             const Column& c = columns[8 * n + lane % 4 * 2 + e];
@@ -61,24 +65,31 @@ __device__ __forceinline__ void attend(const Uniform& x, const Row (&rows)[M][2]
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
                     float& p = scores[m][n][2 * h + e];
-                    const Row& r = rows[m][h];
+                    Row r = rows[m][h];
+                    if (!FULL) r.i = row_position<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4);
                     const float value = weight(x, r, c, gate_of<FULL>(r, c)<% if needs_product %>, products[m][n][2 * h + e]<% endif %>, p);
                     // Of an unseen pair p is 0, and its weight may be anything.
                     p = SEES_ALL<FULL> || p > 0.0f ? value : 0.0f;
                 }
         }
-    add_weighted<M, TILE_KV, D>(o, scores, v, 0, lane);
+    add_weighted<M, STEP, D>(o, scores, v, 0, lane);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR) forward(const __grid_constant__ Arguments a) {
     extern __shared__ __align__(16) unsigned char memory[];
     Shared& shared = *reinterpret_cast<Shared*>(memory);
-    Tile tile;
-    if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, tile)) return;
+    // Kept in shared memory: registers are short.
+    Tile& tile = shared.tile;
+    {
+        Tile found;
+        if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, found)) return;
+        if (threadIdx.x == 0) tile = found, shared.all = tile_columns(a, found);
+    }
+    __syncthreads();
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
     const Uniform x = load_uniform(a, tile.s, tile.g);
-    const TileColumns all = tile_columns(a, tile);
-    const int tiles = (all.total + TILE_KV - 1) / TILE_KV, full_tiles = all.full / TILE_KV;
+    const TileColumns& all = shared.all;
+    const int tiles = (all.total + TILE_KV - 1) / TILE_KV;
 
     copy_query_rows<RowTile, TILE_Q, THREADS>(shared.q, a.q, a.q_batch, a.q_position, a.q_head, tile);
     // Keys are looked up two tiles before their rows are copied, their data one tile before.
@@ -132,11 +143,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
                     for (int d = 0; d < D / 16; ++d) q[m][d] = load_left<ROW>(shared.q, warp_row + 16 * m, 16 * d, lane);
             }
         }
-        const Column* columns = shared.columns[t % (STAGES + 1)];
-        const elem* k = shared.k[t % STAGES];
-        const elem* v = shared.v[t % STAGES];
-        if (t < full_tiles) attend<true>(x, rows, k, v, columns, q, shared.q, softmax, o, warp_row, lane);
-        else attend<false>(x, rows, k, v, columns, q, shared.q, softmax, o, warp_row, lane);
+#pragma unroll 1
+        for (int c = 0; c < TILE_KV; c += STEP) {
+            const Column* columns = shared.columns[t % (STAGES + 1)] + c;
+            const elem* k = shared.k[t % STAGES] + c * ROW;
+            const elem* v = shared.v[t % STAGES] + c * ROW;
+            const bool full = t * TILE_KV + c + STEP <= all.shared;
+            if (full) attend<true>(x, tile, rows, k, v, columns, q, shared.q, softmax, o, warp_row, lane);
+            else attend<false>(x, tile, rows, k, v, columns, q, shared.q, softmax, o, warp_row, lane);
+        }
         if (own < TILE_KV) {
             shared.columns[(t + STAGES) % (STAGES + 1)][own] = next;
             shared.keys[(t + STAGES) % (STAGES + 1)][own] = next_key;
@@ -148,14 +163,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
     for (int m = 0; m < M; ++m)
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            const Row& r = rows[m][h];
-            if (r.i < 0) continue;
-            elem* to = a.o + tile.s.row * a.o_batch + (tile.s.start + r.i) * a.o_position + r.head * a.o_head;
+            int i, head;
+            if (!row_exists<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4, i, head)) continue;
+            elem* to = a.o + tile.s.row * a.o_batch + (tile.s.start + i) * a.o_position + head * a.o_head;
 #pragma unroll
             for (int n = 0; n < D / 8; ++n) {
                 const float scale = softmax.inverse[m][h];
                 store_pair(to + 8 * n + lane % 4 * 2, o[m][n][2 * h] * scale, o[m][n][2 * h + 1] * scale);
             }
-            if (lane % 4 == 0) a.lse[(tile.s.row * a.hq + r.head) * a.n + tile.s.start + r.i] = softmax.lse[m][h];
+            if (lane % 4 == 0) a.lse[(tile.s.row * a.hq + head) * a.n + tile.s.start + i] = softmax.lse[m][h];
         }
 }

@@ -3,4 +3,5 @@
 mod compile;
 mod grid;
 mod programs;
+mod readme;
 mod snapshots;

@@ -52,3 +52,13 @@ fn random_programs_are_rendered_for_every_target() {
         Target::ALL.iter().filter_map(problem).collect()
     });
 }
+
+#[test]
+#[ignore = "a quarter of an hour of processor time"]
+fn many_random_programs_are_cuda() {
+    let seeds: Vec<u64> = (1000..1200).collect();
+    in_parallel(&seeds, |seed| {
+        let target = Target::ALL[(*seed % Target::ALL.len() as u64) as usize];
+        instance(*seed).ptx(&target).into_iter().map(|why| of_seed(*seed, &why)).collect()
+    });
+}

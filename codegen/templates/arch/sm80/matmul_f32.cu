@@ -1,5 +1,6 @@
 // Products of f32 tiles by mma.sync.m16n8k8 in tf32. Every operand is split into a tf32 number and the tf32 rest, and
-// three products are added (high·high, high·low, low·high), which leaves a relative error of about 2^-21.
+// three products are added (high·high, high·low, low·high), which leaves a relative error of about 2^-22. The instruction
+// truncates when it adds to its accumulator: every step of 8 gets one of its own, and those are added as f32.
 //
 // Accumulators lie as in the 16-bit product: lane l holds rows l/4 and l/4 + 8, columns 2(l%4) and 2(l%4) + 1. The order
 // in which a product runs over its inner index is free, and is chosen so that accumulators are left operands as they
@@ -81,8 +82,11 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const Left& a, const
             high_b[n] = to_tf32(b[2 * s + n]);
             low_b[n] = to_tf32(b[2 * s + n] - __uint_as_float(high_b[n]));
         }
-        multiply_add_tf32(c, low_a, high_b);
-        multiply_add_tf32(c, high_a, low_b);
-        multiply_add_tf32(c, high_a, high_b);
+        float step[4] = {};
+        multiply_add_tf32(step, low_a, high_b);
+        multiply_add_tf32(step, high_a, low_b);
+        multiply_add_tf32(step, high_a, high_b);
+#pragma unroll
+        for (int n = 0; n < 4; ++n) c[n] += step[n];
     }
 }
