@@ -63,19 +63,19 @@ pub(crate) struct VerifyArgs {
     #[arg(long, conflicts_with_all = ["kernel", "input", "programs", "k", "window", "elem", "set"])]
     suite: bool,
     /// Tiny shapes in the suite, for tools that watch every memory access
-    #[arg(long, requires = "suite")]
+    #[arg(long)]
     small: bool,
     /// Folder of the suite's golden cases [default: tests/data where it is there]
-    #[arg(long, value_name = "DIR", requires = "suite")]
+    #[arg(long, value_name = "DIR")]
     golden: Option<PathBuf>,
     /// One check of the suite, by its name; may be repeated
-    #[arg(long, value_name = "CHECK", requires = "suite")]
+    #[arg(long, value_name = "CHECK")]
     only: Vec<Id>,
     /// Start no check of the suite after this many seconds, and wait a minute at most for the others
-    #[arg(long, value_name = "SECONDS", requires = "suite", value_parser = at_least_one())]
+    #[arg(long, value_name = "SECONDS", value_parser = at_least_one())]
     limit: Option<u64>,
     /// Write every number of the suite there
-    #[arg(long, value_name = "FILE", requires = "suite")]
+    #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[arg(long, hide = true)]
     resumed: bool,
@@ -88,7 +88,25 @@ fn at_least_one() -> RangedU64ValueParser<u64> {
     RangedU64ValueParser::new().range(1..)
 }
 
+/// Clap does not ask for --suite beside a kernel, with which it is in conflict.
+fn without_suite(args: &VerifyArgs) -> Result<(), Failure> {
+    let of_the_suite = [
+        ("--small", args.small),
+        ("--golden", args.golden.is_some()),
+        ("--only", !args.only.is_empty()),
+        ("--limit", args.limit.is_some()),
+        ("--json", args.json.is_some()),
+        ("--resumed", args.resumed),
+    ];
+    match of_the_suite.iter().find(|(_, given)| *given && !args.suite) {
+        None => Ok(()),
+        Some((flag, _)) => Err(Failure::new(format_args!("{flag} is of the suite"))
+            .help("give --suite, and no kernel")),
+    }
+}
+
 pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Failure> {
+    without_suite(args)?;
     let flags = args.parameters.flags()?;
     let seed = args.seed.unwrap_or_else(|| {
         // A seed that is short enough to type again.

@@ -49,6 +49,9 @@ fn tile_bytes(problem: &Problem<'_>, rows: u32) -> u32 {
 /// Bytes of the structs `Tile` and `TileColumns`.
 const TILE_COLUMNS: u32 = 36 + 4 + 40;
 
+/// Bytes of the struct `KeyTile` and of what a tile's keys have in common.
+const KEY_TILE: u32 = 36 + 16;
+
 /// Rows of a warp's part of the stationary tile, in units of 16.
 fn parts(s: &PassSchedule) -> u32 {
     s.tile_q / (16 * s.warps)
@@ -68,10 +71,19 @@ pub(crate) fn queries_in_registers(problem: &Problem<'_>, s: &PassSchedule) -> b
     half && parts(s) == 1 && problem.instance.d <= 128
 }
 
-/// Keys of a streamed tile that the forward works on at a time: few enough for a warp's registers.
-pub(crate) fn step(s: &PassSchedule) -> u32 {
-    let most = if parts(s) == 1 { 64 } else { 32 };
-    [64, 32].into_iter().find(|x| *x <= most && s.tile_kv.is_multiple_of(*x)).unwrap_or(16)
+/// Rows of a streamed tile that the forward works on at a time: few enough for a warp's registers.
+pub(crate) fn forward_step(s: &PassSchedule) -> u32 {
+    largest_step(s, if parts(s) == 1 { 64 } else { 32 })
+}
+
+/// The same for the backward, which has two accumulators of that width.
+pub(crate) fn backward_step(s: &PassSchedule) -> u32 {
+    largest_step(s, if parts(s) == 1 { 32 } else { 16 })
+}
+
+fn largest_step(s: &PassSchedule, most: u32) -> u32 {
+    let fits = |x: &u32| *x <= most && s.tile_kv.is_multiple_of(*x);
+    [64, 32].into_iter().find(fits).unwrap_or(16)
 }
 
 /// The forward sweep; `column_fields` are those of the struct `Column`.
@@ -82,7 +94,7 @@ pub(crate) fn forward_need(problem: &Problem<'_>, s: &PassSchedule, column_field
         + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1)
         + TILE_COLUMNS;
     let q = if queries_in_registers(problem, s) { d / 4 } else { 0 };
-    let registers = parts(s) * (d / 2 + step(s) / 2 + 16) + q + 40;
+    let registers = parts(s) * (d / 2 + forward_step(s) / 2 + 16) + q + 40;
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 
@@ -94,7 +106,7 @@ pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, column_fields: 
         + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1)
         + TILE_COLUMNS
         + 4 * s.tile_q;
-    let registers = parts(s) * (d / 2 + s.tile_kv + 24) + 48;
+    let registers = parts(s) * (d / 2 + backward_step(s) + 24) + 64;
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 
@@ -103,9 +115,9 @@ pub(crate) fn keys_need(problem: &Problem<'_>, s: &PassSchedule, row_fields: usi
     let shared = 2 * tile_bytes(problem, s.tile_q)
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
         + (s.stages + 1) * s.tile_kv * 4 * row_fields as u32
-        + 16;
+        + KEY_TILE;
     let (width, _) = slice(problem.instance.d as u32);
-    let registers = parts(s) * (width + s.tile_kv + 16) + 48;
+    let registers = parts(s) * (width + backward_step(s) + 16) + 64;
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 

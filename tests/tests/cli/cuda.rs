@@ -5,6 +5,8 @@ use crate::case::Case;
 use std::fs;
 use std::path::Path;
 
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data");
+
 const SHAPE: &str = "--head-dim 64 --k 64 --window 32 --group 2";
 
 /// Runs a command line with variables of the environment set.
@@ -96,27 +98,47 @@ fn emit_refuses_what_it_cannot_do() {
     emit(&format!("--stage cuda --json {SHAPE}")).fails(2, &["--json"]);
     emit("--stage cuda --head-dim 64 --k 4 --window 4 --group 0").fails(2, &["--group"]);
     emit(&format!("--stage sass {SHAPE}")).fails(2, &["--stage", "cubin"]);
+    let schedule = |text: &str| {
+        let mut command = command(here, &format!("emit sparsek-value --stage plan {SHAPE}"));
+        Ran::of(&command.arg("--schedule").arg(text).output().expect("the binary starts"))
+    };
+    let plan = schedule("forward: kv 32 warps 2; chunk 256").succeeds().stdout;
+    assert!(plan.contains("chunk 256") && plan.contains("kv 32; warps 2"), "{plan}");
+    schedule("forward: q 24").fails(2, &["schedule", "16"]);
+    schedule("forward: q 256 kv 256 warps 8 stages 8")
+        .fails(2, &["bytes of shared memory", "sm_90a"]);
+    schedule("forward q 64").fails(2, &["--schedule", "forward: q"]);
 }
 
 #[test]
 fn bench_on_the_cpu_in_every_form() {
     let folder = tempfile::tempdir().unwrap();
     let line =
-        "bench --device cpu --seq 64,128 --heads 2/1 --head-dim 16 --k 8 --window 8 --repeat 2";
+        "bench --device cpu --seq 64,128 --heads 2/1 --head-dim 16 --k 8 --window 8 --iterations 2";
     let table = run(folder.path(), line).succeeds().stdout;
     assert!(table.contains("forward ms") && table.contains("128"), "{table}");
-    let line = format!("{line} --json --svg {{}}/times.svg --ceiling 1");
-    let json = run(folder.path(), &line).succeeds().stdout;
+    let line = format!(
+        "{line} --scores sd:0.1,rising --json {{}}/times.json --svg {{}}/times.svg --ceiling 1"
+    );
+    let table = run(folder.path(), &line).succeeds().stdout;
+    assert!(table.contains("rising") && table.contains("sd:0.1"), "{table}");
+    let json = fs::read_to_string(folder.path().join("times.json")).unwrap();
     assert!(json.contains("\"rows\"") && json.contains("\"floor_ms\""), "{json}");
     let svg = fs::read_to_string(folder.path().join("times.svg")).unwrap();
     assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+    let line =
+        "bench --device cpu --seq 64 --heads 1/1 --head-dim 16 --forward-only --iterations 1";
+    let table = run(folder.path(), line).succeeds().stdout;
+    assert!(table.contains("forward ms") && !table.contains("backward"), "{table}");
     for (flags, words) in [
         ("--heads 3/2", ["--heads", "32/8"]),
         ("--seq 0", ["--seq", "0"]),
         ("--scores loud", ["--scores", "sd:NUMBER"]),
         ("--first-call", ["--first-call", "--device cuda"]),
         ("--ceiling 0", ["--ceiling", "tera"]),
-        ("--repeat 0", ["--repeat", "0"]),
+        ("--schedule chunk", ["--schedule", "forward: q"]),
+        ("--schedule chunk=1", ["--schedule", "forward: q"]),
+        ("--iterations 0", ["--iterations", "0"]),
     ] {
         let line = format!("bench --device cpu --seq 64 --head-dim 16 {flags}");
         let line = line.replace("--seq 64 --head-dim 16 --seq", "--head-dim 16 --seq");
@@ -129,16 +151,25 @@ fn the_suite_runs_on_the_cpu() {
     let here = Path::new(".");
     let line = "verify --suite --device cpu --small --cases 12 --seed 3";
     let ran = run(here, line).succeeds();
-    for word in ["12 random cases", "6 of them random programs", "every result is accepted", "d_u"]
-    {
+    for word in ["random   12        12", "every result is accepted", "d_u"] {
         assert!(ran.stdout.contains(word), "{word:?} is not in:\n{}", ran.stdout);
     }
+    let folder = tempfile::tempdir().unwrap();
     let only = "verify --suite --device cpu --only golden:ties --only random:7 --only rows:1";
-    let ran = run(here, only).succeeds();
-    assert!(ran.stdout.contains("1 golden cases, 1 random cases"), "{}", ran.stdout);
-    let ran = run(here, "verify --suite --device cpu --only golden:none");
+    let ran =
+        run(folder.path(), &format!("{only} --golden {GOLDEN} --json {{}}/suite.json")).succeeds();
+    for word in ["golden    1         1", "random    1         1", "rows      1         1"] {
+        assert!(ran.stdout.contains(word), "{word:?} is not in:\n{}", ran.stdout);
+    }
+    let json = fs::read_to_string(folder.path().join("suite.json")).unwrap();
+    assert!(json.contains("\"golden:ties\"") && json.contains("\"failures\": []"), "{json}");
+    // What does not exist is said, and the rest is run.
+    let ran = run(here, "verify --suite --device cpu --only golden:none --only random:7");
     assert_eq!(ran.code, Some(1), "{}", ran.stdout);
-    assert!(ran.stdout.contains("--only golden:none"), "{}", ran.stdout);
+    for word in ["--only golden:none", "random    1         1"] {
+        assert!(ran.stdout.contains(word), "{word:?} is not in:\n{}", ran.stdout);
+    }
+    run(here, "verify --suite --limit 0").fails(2, &["--limit"]);
     run(here, "verify --suite --only nothing").fails(2, &["--only", "random:SEED"]);
     run(here, "verify --suite --golden /nonexistent --device cpu").fails(2, &["/nonexistent"]);
     run(here, "verify sparsek-value --small").fails(2, &["--suite"]);
@@ -153,6 +184,6 @@ fn the_cache_is_listed_checked_and_cleared() {
         let ran = cache(what).succeeds();
         assert!(ran.stdout.contains("0 entries"), "{}", ran.stdout);
     }
-    cache("empty").fails(2, &["empty", "clear"]);
+    cache("empty").fails(2, &["empty", "sparsek cache"]);
     cache("").fails(2, &["list"]);
 }
