@@ -182,7 +182,6 @@ fn sweeps(
     let column_fields = 3 + usize::from(b.values.uses_gate) + b.values.column_fields.len();
     let row_fields = 2 + b.values.row_fields.len();
     let (row_sums, key_sums) = (b.values.row_sums.len(), b.values.key_sums.len());
-    b.constant("int", "STEP", matmul::backward_step(s), "rows of a streamed tile at a time");
     b.constant("int", "ROW_SUMS", row_sums, "");
     b.constant("int", "KEY_SUMS", key_sums, "");
     if b.values.has_rows {

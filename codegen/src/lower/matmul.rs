@@ -46,12 +46,6 @@ fn tile_bytes(problem: &Problem<'_>, rows: u32) -> u32 {
     rows * (problem.instance.d as u32 + 8) * problem.instance.elem.bytes() as u32
 }
 
-/// Bytes of the structs `Tile` and `TileColumns`.
-const TILE_COLUMNS: u32 = 36 + 4 + 40;
-
-/// Bytes of the struct `KeyTile` and of what a tile's keys have in common.
-const KEY_TILE: u32 = 36 + 16;
-
 /// Rows of a warp's part of the stationary tile, in units of 16.
 fn parts(s: &PassSchedule) -> u32 {
     s.tile_q / (16 * s.warps)
@@ -73,15 +67,7 @@ pub(crate) fn queries_in_registers(problem: &Problem<'_>, s: &PassSchedule) -> b
 
 /// Rows of a streamed tile that the forward works on at a time: few enough for a warp's registers.
 pub(crate) fn forward_step(s: &PassSchedule) -> u32 {
-    largest_step(s, if parts(s) == 1 { 64 } else { 32 })
-}
-
-/// The same for the backward, which has two accumulators of that width.
-pub(crate) fn backward_step(s: &PassSchedule) -> u32 {
-    largest_step(s, if parts(s) == 1 { 32 } else { 16 })
-}
-
-fn largest_step(s: &PassSchedule, most: u32) -> u32 {
+    let most = if parts(s) == 1 { 64 } else { 32 };
     let fits = |x: &u32| *x <= most && s.tile_kv.is_multiple_of(*x);
     [64, 32].into_iter().find(fits).unwrap_or(16)
 }
@@ -91,8 +77,7 @@ pub(crate) fn forward_need(problem: &Problem<'_>, s: &PassSchedule, column_field
     let d = problem.instance.d as u32;
     let shared = tile_bytes(problem, s.tile_q)
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
-        + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1)
-        + TILE_COLUMNS;
+        + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1);
     let q = if queries_in_registers(problem, s) { d / 4 } else { 0 };
     let registers = parts(s) * (d / 2 + forward_step(s) / 2 + 16) + q + 40;
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
@@ -104,9 +89,8 @@ pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, column_fields: 
     let shared = 2 * tile_bytes(problem, s.tile_q)
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
         + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1)
-        + TILE_COLUMNS
         + 4 * s.tile_q;
-    let registers = parts(s) * (d / 2 + backward_step(s) + 24) + 64;
+    let registers = parts(s) * (d / 2 + s.tile_kv + 24) + 48;
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 
@@ -115,9 +99,9 @@ pub(crate) fn keys_need(problem: &Problem<'_>, s: &PassSchedule, row_fields: usi
     let shared = 2 * tile_bytes(problem, s.tile_q)
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
         + (s.stages + 1) * s.tile_kv * 4 * row_fields as u32
-        + KEY_TILE;
+        + 16;
     let (width, _) = slice(problem.instance.d as u32);
-    let registers = parts(s) * (width + backward_step(s) + 16) + 64;
+    let registers = parts(s) * (width + s.tile_kv + 16) + 40;
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 

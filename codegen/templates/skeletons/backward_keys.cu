@@ -2,6 +2,7 @@
 //
 // Pairs in the window are swept by blocks of consecutive keys. Selected keys are swept chunk by chunk of queries; what a
 // chunk gives is left in `partial`, collected over the chunks in their order, and added by the window's sweep.
+
 // A tile of keys and the queries that see some of them.
 struct KeyTile {
     Sequence s;
@@ -11,14 +12,12 @@ struct KeyTile {
     int slot;
 };
 
-// What a block keeps in shared memory; the tile too, because registers are short.
 struct KeysShared {
     elem k[TILE_Q * ROW];
     elem v[TILE_Q * ROW];
     elem q[STAGES][TILE_KV * ROW];
     elem d_o[STAGES][TILE_KV * ROW];
     Row rows[STAGES + 1][TILE_KV];
-    KeyTile keys;
     int latest_from, earliest_to;
     int range_from, range_to;
 };
@@ -38,11 +37,11 @@ __device__ __forceinline__ int slice_from() { return min(static_cast<int>(blockI
 template <bool FULL, int M>
 __device__ __forceinline__ void sweep_rows(const Uniform& x, const Column (&columns)[M][2], const KeysShared& shared, const elem* q,
                                            const elem* d_o, const Row* rows, KeyGradients<M>& sums, int warp_row, int lane) {
-    float scores[M][STEP / 8][4], products[M][STEP / 8][4];
-    product<M, STEP>(scores, shared.k, warp_row, q, lane);
-    product<M, STEP>(products, shared.v, warp_row, d_o, lane);
+    float scores[M][TILE_KV / 8][4], products[M][TILE_KV / 8][4];
+    product<M, TILE_KV>(scores, shared.k, warp_row, q, lane);
+    product<M, TILE_KV>(products, shared.v, warp_row, d_o, lane);
 #pragma unroll
-    for (int n = 0; n < STEP / 8; ++n)
+    for (int n = 0; n < TILE_KV / 8; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             const Row& r = rows[8 * n + lane % 4 * 2 + e];
@@ -61,8 +60,8 @@ __device__ __forceinline__ void sweep_rows(const Uniform& x, const Column (&colu
 <% for n in key_sums %>                    sums.sums[m][h][${ n.index }$] += <% if n.is_d_gate %>gate > 0.0f && gate < 1.0f ? pair.sum_${ n.index }$ : 0.0f<% else %>pair.sum_${ n.index }$<% endif %>;
 <% endfor %>                }
         }
-<% if has_d_v %>    add_weighted<M, STEP, SLICE>(sums.d_v, products, d_o, slice_from(), lane);
-<% endif %><% if has_d_k %>    add_weighted<M, STEP, SLICE>(sums.d_k, scores, q, slice_from(), lane);
+<% if has_d_v %>    add_weighted<M, TILE_KV, SLICE>(sums.d_v, products, d_o, slice_from(), lane);
+<% endif %><% if has_d_k %>    add_weighted<M, TILE_KV, SLICE>(sums.d_k, scores, q, slice_from(), lane);
 <% endif %>}
 
 // Streamed tile t: a block of positions of [from, to) and one part of the group's heads.
@@ -112,14 +111,11 @@ __device__ __forceinline__ void sweep_queries(const Arguments& a, const Uniform&
         if (own < TILE_KV) next = load_row<StreamTile>(a, x, streamed_tile(keys, t + STAGES), own);
         const int from = streamed_tile(keys, t).from;
         const bool full = latest_from <= from && from + StreamTile::POSITIONS <= earliest_to;
-#pragma unroll 1
-        for (int row = 0; row < TILE_KV; row += STEP) {
-            const Row* rows = shared.rows[t % (STAGES + 1)] + row;
-            const elem* q = shared.q[t % STAGES] + row * ROW;
-            const elem* d_o = shared.d_o[t % STAGES] + row * ROW;
-            if (full) sweep_rows<true>(x, columns, shared, q, d_o, rows, sums, warp_row, lane);
-            else sweep_rows<false>(x, columns, shared, q, d_o, rows, sums, warp_row, lane);
-        }
+        const Row* rows = shared.rows[t % (STAGES + 1)];
+        const elem* q = shared.q[t % STAGES];
+        const elem* d_o = shared.d_o[t % STAGES];
+        if (full) sweep_rows<true>(x, columns, shared, q, d_o, rows, sums, warp_row, lane);
+        else sweep_rows<false>(x, columns, shared, q, d_o, rows, sums, warp_row, lane);
         if (own < TILE_KV) shared.rows[(t + STAGES) % (STAGES + 1)][own] = next;
     }
     wait_copies<0>();
@@ -165,15 +161,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
     constexpr int M = TILE_Q / (16 * WARPS), TILES = (CHUNK_KEYS + TILE_Q - 1) / TILE_Q;
     extern __shared__ __align__(16) unsigned char memory[];
     KeysShared& shared = *reinterpret_cast<KeysShared*>(memory);
-    KeyTile& keys = shared.keys;
-    KeyTile found = {};
+    KeyTile keys = {};
     int block;
-    found.chunk = blockIdx.x / TILES;
-    found.slot = blockIdx.x % TILES * TILE_Q;
-    found.g = blockIdx.y;
-    if (!find_block<CHUNK>(a, found.chunk, found.s, block)) return;
-    if (threadIdx.x == 0) keys = found;
-    __syncthreads();
+    keys.chunk = blockIdx.x / TILES;
+    keys.slot = blockIdx.x % TILES * TILE_Q;
+    keys.g = blockIdx.y;
+    if (!find_block<CHUNK>(a, keys.chunk, keys.s, block)) return;
     const long long at = static_cast<long long>(keys.g) * block_count<CHUNK>(a) + keys.chunk;
     const int* list = a.chunk_keys + at * CHUNK_KEYS;
     const int count = a.chunk_counts[at];
@@ -203,11 +196,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
             }
         }
     __syncthreads();
-    if (threadIdx.x == 0) {
-        keys.from = max(block * CHUNK, shared.range_from);
-        keys.to = min((block + 1) * CHUNK, shared.range_to);
-    }
-    __syncthreads();
+    keys.from = max(block * CHUNK, shared.range_from);
+    keys.to = min((block + 1) * CHUNK, shared.range_to);
     KeyGradients<M> sums = {};
     sweep_queries(a, x, keys, columns, shared, sums, warp_row, lane);
 #pragma unroll
@@ -281,13 +271,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
     constexpr int M = TILE_Q / (16 * WARPS);
     extern __shared__ __align__(16) unsigned char memory[];
     KeysShared& shared = *reinterpret_cast<KeysShared*>(memory);
-    KeyTile& keys = shared.keys;
-    KeyTile found = {};
+    KeyTile keys = {};
     int block;
-    found.g = blockIdx.y;
-    if (!find_block<TILE_Q>(a, blockIdx.x, found.s, block)) return;
-    if (threadIdx.x == 0) keys = found;
-    __syncthreads();
+    keys.g = blockIdx.y;
+    if (!find_block<TILE_Q>(a, blockIdx.x, keys.s, block)) return;
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M, first = block * TILE_Q;
     const int count = min(TILE_Q, keys.s.length - first);
     const Uniform x = load_uniform(a, keys.s, keys.g);
@@ -306,11 +293,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
             const int row = warp_row + 16 * m + 8 * h + lane / 4;
             columns[m][h] = window_column(a, x, keys, row < count ? first + row : -1);
         }
-    if (threadIdx.x == 0) {
-        keys.from = first;
-        keys.to = WINDOW == 0 ? first : min(first + count - 1 + WINDOW, keys.s.length);
-    }
-    __syncthreads();
+    keys.from = first;
+    keys.to = WINDOW == 0 ? first : min(first + count - 1 + WINDOW, keys.s.length);
     KeyGradients<M> sums = {};
     sweep_queries(a, x, keys, columns, shared, sums, warp_row, lane);
 #pragma unroll

@@ -6,8 +6,6 @@ struct RowsShared {
     elem v[STAGES][TILE_KV * ROW];
     Column columns[STAGES + 1][TILE_KV];
     int keys[STAGES + 1][TILE_KV];
-    Tile tile;
-    TileColumns all;
     float threshold[TILE_Q];
 };
 
@@ -22,11 +20,11 @@ template <bool FULL, int M>
 __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M][2], const RowsShared& shared, const elem* k,
                                            const elem* v, const Column* columns, RowSums<M>& sums, float (&d_q)[M][D / 8][4],
                                            int warp_row, int lane) {
-    float scores[M][STEP / 8][4], products[M][STEP / 8][4];
-    product<M, STEP>(scores, shared.q, warp_row, k, lane);
-    product<M, STEP>(products, shared.d_o, warp_row, v, lane);
+    float scores[M][TILE_KV / 8][4], products[M][TILE_KV / 8][4];
+    product<M, TILE_KV>(scores, shared.q, warp_row, k, lane);
+    product<M, TILE_KV>(products, shared.d_o, warp_row, v, lane);
 #pragma unroll
-    for (int n = 0; n < STEP / 8; ++n)
+    for (int n = 0; n < TILE_KV / 8; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             const Column& c = columns[8 * n + lane % 4 * 2 + e];
@@ -43,24 +41,18 @@ __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M
 <% endfor %><% if has_threshold %>                    sums.threshold[m][h] += gate > 0.0f && gate < 1.0f ? pair.d_gate : 0.0f;
 <% endif %>                }
         }
-<% if has_d_q %>    add_weighted<M, STEP, D>(d_q, scores, k, 0, lane);
+<% if has_d_q %>    add_weighted<M, TILE_KV, D>(d_q, scores, k, 0, lane);
 <% endif %>}
 
 extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCESSOR) backward_rows(const __grid_constant__ Arguments a) {
     constexpr int M = TILE_Q / (16 * WARPS);
     extern __shared__ __align__(16) unsigned char memory[];
     RowsShared& shared = *reinterpret_cast<RowsShared*>(memory);
-    // Kept in shared memory: registers are short.
-    Tile& tile = shared.tile;
-    {
-        Tile found;
-        if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, found)) return;
-        if (threadIdx.x == 0) tile = found, shared.all = tile_columns(a, found);
-    }
-    __syncthreads();
+    Tile tile;
+    if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, tile)) return;
+    const TileColumns all = tile_columns(a, tile);
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
     const Uniform x = load_uniform(a, tile.s, tile.g);
-    const TileColumns& all = shared.all;
     const int tiles = (all.total + TILE_KV - 1) / TILE_KV;
 
     copy_query_rows<RowTile, TILE_Q, THREADS>(shared.q, a.q, a.q_batch, a.q_position, a.q_head, tile);
@@ -106,15 +98,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCE
             next = load_column(a, x, tile, next_key, window);
             key = column_key(all, (t + STAGES + 1) * TILE_KV + own, window);
         }
-#pragma unroll 1
-        for (int c = 0; c < TILE_KV; c += STEP) {
-            const Column* columns = shared.columns[t % (STAGES + 1)] + c;
-            const elem* k = shared.k[t % STAGES] + c * ROW;
-            const elem* v = shared.v[t % STAGES] + c * ROW;
-            const bool full = t * TILE_KV + c + STEP <= all.shared;
-            if (full) sweep_keys<true>(x, rows, shared, k, v, columns, sums, d_q, warp_row, lane);
-            else sweep_keys<false>(x, rows, shared, k, v, columns, sums, d_q, warp_row, lane);
-        }
+        const Column* columns = shared.columns[t % (STAGES + 1)];
+        const elem* k = shared.k[t % STAGES];
+        const elem* v = shared.v[t % STAGES];
+        if ((t + 1) * TILE_KV <= all.shared) sweep_keys<true>(x, rows, shared, k, v, columns, sums, d_q, warp_row, lane);
+        else sweep_keys<false>(x, rows, shared, k, v, columns, sums, d_q, warp_row, lane);
         if (own < TILE_KV) {
             shared.columns[(t + STAGES) % (STAGES + 1)][own] = next;
             shared.keys[(t + STAGES) % (STAGES + 1)][own] = next_key;

@@ -22,8 +22,6 @@ struct Shared {
     elem v[STAGES][TILE_KV * ROW];
     Column columns[STAGES + 1][TILE_KV];
     int keys[STAGES + 1][TILE_KV];
-    Tile tile;
-    TileColumns all;
 };
 
 // STEP keys: scores, softmax, weighted values.
@@ -78,17 +76,11 @@ __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR) forward(const __grid_constant__ Arguments a) {
     extern __shared__ __align__(16) unsigned char memory[];
     Shared& shared = *reinterpret_cast<Shared*>(memory);
-    // Kept in shared memory: registers are short.
-    Tile& tile = shared.tile;
-    {
-        Tile found;
-        if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, found)) return;
-        if (threadIdx.x == 0) tile = found, shared.all = tile_columns(a, found);
-    }
-    __syncthreads();
+    Tile tile;
+    if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, tile)) return;
+    const TileColumns all = tile_columns(a, tile);
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
     const Uniform x = load_uniform(a, tile.s, tile.g);
-    const TileColumns& all = shared.all;
     const int tiles = (all.total + TILE_KV - 1) / TILE_KV;
 
     copy_query_rows<RowTile, TILE_Q, THREADS>(shared.q, a.q, a.q_batch, a.q_position, a.q_head, tile);

@@ -56,22 +56,17 @@ fn check_parameter(
     words: usize,
     module: Module,
 ) -> Result<(), Error> {
-    let size_of = |index: usize| {
-        let (mut offset, mut size) = (0usize, 0usize);
-        // SAFETY: a function of a loaded module and pointers to local integers; an index that the
-        // function does not have is an error.
-        let status = unsafe {
-            sys::cuFuncGetParamInfo(function.cu_function(), index, &mut offset, &mut size)
-        };
-        status.result().ok().map(|()| size)
-    };
-    let found = (size_of(0), size_of(1));
-    if found == (Some(words * 8), None) {
+    let (mut offset, mut size) = (0usize, 0usize);
+    // SAFETY: a function of a loaded module and pointers to local integers; a function without
+    // parameters is an error.
+    let status =
+        unsafe { sys::cuFuncGetParamInfo(function.cu_function(), 0, &mut offset, &mut size) };
+    let found = status.result().ok().map(|()| size);
+    if found == Some(words * 8) {
         return Ok(());
     }
-    let reason = format!(
-        "{entry} should take one struct of {words} words; its parameters are of {found:?} bytes"
-    );
+    let reason =
+        format!("{entry} should take a struct of {words} words; its parameter has {found:?} bytes");
     Err(Error::Interface { module: module.name(), reason })
 }
 

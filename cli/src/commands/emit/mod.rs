@@ -18,7 +18,8 @@ use std::path::PathBuf;
 The typed program of a forward kernel prints as a kernel: what it prints can be compiled again.
 
 A kernel becomes three modules of CUDA C: plan (scores to thresholds and key lists), forward and
-backward. The stages plan and cuda need no GPU and no CUDA; ptx and cubin need NVRTC and no GPU. What
+backward; what the kernel leaves open (--head-dim, --k, --window) is given by flags, and the element type
+is bf16 where none is. The stages plan and cuda need no GPU and no CUDA; ptx and cubin need NVRTC and no GPU. What
 the compiler says of registers, spills, shared memory and tensor instructions goes to standard
 error.
 
