@@ -19,10 +19,8 @@ const BLOCK: usize = 1 << 16;
 pub(crate) enum Scores {
     /// Independent normal ones of that standard deviation.
     Deviation(f32),
-    /// Each higher than the one before.
-    Rising,
-    /// Each lower than the one before.
-    Falling,
+    /// A slope by position, and independent normal noise of a standard deviation.
+    Trend(f32, f32),
     /// All the same.
     Equal,
 }
@@ -31,14 +29,17 @@ impl FromStr for Scores {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Scores, String> {
-        let deviation = || text.strip_prefix("sd:")?.parse().ok().filter(|x: &f32| x.is_finite());
+        let number = |text: &str| text.parse().ok().filter(|x: &f32| x.is_finite());
+        let deviation = || text.strip_prefix("sd:").and_then(number).map(Scores::Deviation);
+        let trend = || {
+            let (slope, deviation) = text.strip_prefix("trend:")?.split_once(':')?;
+            Some(Scores::Trend(number(slope)?, number(deviation)?))
+        };
         match text {
-            "rising" => Ok(Scores::Rising),
-            "falling" => Ok(Scores::Falling),
             "equal" => Ok(Scores::Equal),
             _ => deviation()
-                .map(Scores::Deviation)
-                .ok_or_else(|| "scores are sd:NUMBER, rising, falling or equal".to_owned()),
+                .or_else(trend)
+                .ok_or_else(|| "scores are sd:NUMBER, trend:SLOPE:SD or equal".to_owned()),
         }
     }
 }
@@ -105,8 +106,7 @@ fn scores(kind: Scores, sizes: &Sizes, seed: u64) -> HostTensor {
         let position = (at % n) as f32;
         *x = match kind {
             Scores::Deviation(deviation) => deviation * *x,
-            Scores::Rising => 0.01 * position + 1e-3 * *x,
-            Scores::Falling => -0.01 * position + 1e-3 * *x,
+            Scores::Trend(slope, deviation) => slope * position + deviation * *x,
             Scores::Equal => 0.0,
         };
     }
@@ -117,8 +117,7 @@ impl fmt::Display for Scores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Scores::Deviation(deviation) => write!(f, "sd:{deviation}"),
-            Scores::Rising => f.write_str("rising"),
-            Scores::Falling => f.write_str("falling"),
+            Scores::Trend(slope, deviation) => write!(f, "trend:{slope}:{deviation}"),
             Scores::Equal => f.write_str("equal"),
         }
     }
@@ -194,7 +193,7 @@ mod tests {
     #[test]
     fn kinds_of_scores() {
         assert_eq!("sd:0.1".parse(), Ok(Scores::Deviation(0.1)));
-        assert_eq!("rising".parse(), Ok(Scores::Rising));
+        assert_eq!("trend:0.01:1".parse(), Ok(Scores::Trend(0.01, 1.0)));
         for text in ["sd:", "sd:x", "sd:nan", "normal"] {
             assert!(text.parse::<Scores>().is_err(), "{text}");
         }

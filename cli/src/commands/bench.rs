@@ -51,7 +51,7 @@ pub(crate) struct BenchArgs {
     /// Head dimension
     #[arg(long, value_name = "D", default_value_t = 128)]
     head_dim: i64,
-    /// sd:NUMBER (normal, of that standard deviation), rising, falling or equal; or several
+    /// sd:NUMBER (normal, of that standard deviation), trend:SLOPE:SD (the same on a slope by position) or equal; or several
     #[arg(long, value_name = "KINDS", value_delimiter = ',', default_value = "sd:1")]
     scores: Vec<data::Scores>,
     /// auto, cpu, cuda or cuda:N
