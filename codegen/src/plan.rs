@@ -197,7 +197,14 @@ pub(crate) struct Values {
 impl fmt::Display for KernelPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let v = &self.values;
-        writeln!(f, "{} of {} for {}, {}", self.module.name(), self.kernel, self.target, self.elem)?;
+        writeln!(
+            f,
+            "{} of {} for {}, {}",
+            self.module.name(),
+            self.kernel,
+            self.target,
+            self.elem
+        )?;
         writeln!(f, "schedule {}", v.schedule_line)?;
         for c in &v.constants {
             writeln!(f, "  {} = {}", c.name, c.value)?;
@@ -207,12 +214,11 @@ impl fmt::Display for KernelPlan {
             let rest = if *filled { "" } else { ", some rows empty" };
             writeln!(f, "  {name} = {positions} positions x {heads} heads, {parts} part(s){rest}")?;
         }
-        for (name, fields) in [
-            ("uniform", &v.uniform_fields),
-            ("row", &v.row_fields),
-            ("column", &v.column_fields),
-        ] {
-            let fields: Vec<String> = fields.iter().map(|f| format!("{} {}", f.ty, f.name)).collect();
+        for (name, fields) in
+            [("uniform", &v.uniform_fields), ("row", &v.row_fields), ("column", &v.column_fields)]
+        {
+            let fields: Vec<String> =
+                fields.iter().map(|f| format!("{} {}", f.ty, f.name)).collect();
             if !fields.is_empty() {
                 writeln!(f, "  {name} values: {}", fields.join(", "))?;
             }

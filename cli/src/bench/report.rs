@@ -129,9 +129,9 @@ mod tests {
         // 2 ms of 4, and 5 ms of 20.
         assert!(text.contains("50 %") && text.contains("25 %"), "{text}");
         assert!(!text.contains("scores"), "{text}");
-        let other = Row { scores: "rising".to_owned(), backward: None, ..row.clone() };
+        let other = Row { scores: "trend:0.01:0.001".to_owned(), backward: None, ..row.clone() };
         let both = table(&[other.clone(), row.clone()], &limits);
-        assert!(both.contains("rising") && both.contains("sd:1"), "{both}");
+        assert!(both.contains("trend:0.01:0.001") && both.contains("sd:1"), "{both}");
         assert!(!table(&[other], &limits).contains("backward"));
         assert!(entries(std::slice::from_ref(&row)).contains("scan"));
         let value = rows(&[row], &limits);

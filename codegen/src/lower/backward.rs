@@ -128,7 +128,7 @@ fn pair_function(
     }
     lines.push("return pair;".to_owned());
     b.values.pair_functions.push(PairFunction {
-        comment: format!("// Those of one pair that is seen; dot_qk is q · k, dot_dov d_o · v."),
+        comment: "// Those of one pair that is seen; dot_qk is q · k, dot_dov d_o · v.".to_owned(),
         returns: structure.to_owned(),
         name: name.to_owned(),
         arguments: ", float dot_qk, float dot_dov".to_owned(),

@@ -102,13 +102,7 @@ fn need(
 
 /// A rough relative cost: work on columns that nobody sees, traffic of right operands (shared by the
 /// 16-row parts of a warp), warps to hide latency, tiles in flight, registers that spill.
-fn cost(
-    problem: &Problem<'_>,
-    target: &Target,
-    pass: Pass,
-    s: &PassSchedule,
-    need: Need,
-) -> f64 {
+fn cost(problem: &Problem<'_>, target: &Target, pass: Pass, s: &PassSchedule, need: Need) -> f64 {
     let instance = problem.instance;
     let seen = (instance.k + instance.w + instance.sinks).max(1) as f64;
     let shape = matmul::shape("", s.tile_q, problem.group);

@@ -125,11 +125,7 @@ fn parenthesised(expression: &str) -> String {
 }
 
 /// The sink logit of a row. Returns what it reads.
-fn sink(
-    b: &mut Builder<'_>,
-    e: &Expressions<'_>,
-    s: &Softmax,
-) -> Result<BTreeSet<ValueId>, Error> {
+fn sink(b: &mut Builder<'_>, e: &Expressions<'_>, s: &Softmax) -> Result<BTreeSet<ValueId>, Error> {
     let Some(sink) = s.sink.map(|sink| e.resolve(sink)) else { return Ok(BTreeSet::new()) };
     b.values.has_sink = true;
     let owner = match e.at(sink).domain {

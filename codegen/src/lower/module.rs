@@ -378,14 +378,9 @@ fn element(elem: Elem) -> Values {
             "__float2bfloat16_rn",
             "__fdividef(a, b)",
         ],
-        Elem::F16 => [
-            "cuda_fp16.h",
-            "__half",
-            "f16",
-            "__half2float",
-            "__float2half_rn",
-            "__fdividef(a, b)",
-        ],
+        Elem::F16 => {
+            ["cuda_fp16.h", "__half", "f16", "__half2float", "__float2half_rn", "__fdividef(a, b)"]
+        }
         Elem::F32 => ["", "float", "", "", "", "a / b"],
     }
     .map(str::to_owned);

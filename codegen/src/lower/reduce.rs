@@ -124,7 +124,10 @@ impl Sums {
             let (field, per_head) = declare(b, e, output);
             if per_head {
                 let index = place(&field, "s.row");
-                lines.push(format!("a.{field}[{index} + r.head * a.{field}_head] = {};", result(at)));
+                lines.push(format!(
+                    "a.{field}[{index} + r.head * a.{field}_head] = {};",
+                    result(at)
+                ));
             } else {
                 let buffer = format!("rows_of_{field}");
                 lines.push(store(b, &buffer, result(at)));

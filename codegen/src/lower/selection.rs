@@ -3,9 +3,7 @@
 use super::elementwise::{Domain, Expressions};
 use super::module::Builder;
 use super::topk::TopK;
-use crate::{
-    Buffer, Error, Factor, KernelPlan, Launch, Module, Problem, Scalar, Schedule, Target,
-};
+use crate::{Buffer, Error, Factor, KernelPlan, Launch, Module, Problem, Scalar, Schedule, Target};
 use sparsek_dsl::ir::ValueId;
 use std::collections::BTreeSet;
 

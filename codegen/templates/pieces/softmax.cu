@@ -5,7 +5,7 @@ struct Softmax {
     float inverse[M][2], lse[M][2];
 
 <% if has_sink %>    // A row's sink is a logit without a key.
-    __device__ __forceinline__ void start(const Row (&rows)[M][2]) {
+    __device__ __forceinline__ void start(const Uniform& x, const Row (&rows)[M][2]) {
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
@@ -14,7 +14,7 @@ struct Softmax {
                 sum[m][h] = maximum[m][h] > -INFINITY_F && threadIdx.x % 4 == 0 ? 1.0f : 0.0f;
             }
     }
-<% else %>    __device__ __forceinline__ void start(const Row (&)[M][2]) {
+<% else %>    __device__ __forceinline__ void start(const Uniform&, const Row (&)[M][2]) {
 #pragma unroll
         for (int m = 0; m < M; ++m) maximum[m][0] = maximum[m][1] = -INFINITY_F, sum[m][0] = sum[m][1] = 0.0f;
     }

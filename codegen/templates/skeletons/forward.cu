@@ -105,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
         for (int h = 0; h < 2; ++h) rows[m][h] = load_row<RowTile>(a, x, tile, warp_row + 16 * m + 8 * h + lane / 4);
 
     Softmax<M> softmax;
-    softmax.start(rows);
+    softmax.start(x, rows);
     float o[M][D / 8][4] = {};
     Left q[M][D / 16];
     // A thread looks after at most one column of a tile.

@@ -14,7 +14,7 @@ pub(crate) mod round;
 mod softmax;
 mod topk;
 
-pub use round::Arithmetic;
+pub use round::{Arithmetic, VARIANTS};
 
 use crate::{Array, Arrays, Error, Plan};
 use geometry::{At, Geometry};

@@ -17,9 +17,11 @@ pub enum Arithmetic {
     /// others is what any implementation in that precision may be expected to have.
     Plain(Elem),
     /// Another plain implementation: its operations round up or down as a hash of the exact result and
-    /// this number (below 3) says, and its sums other than the dot products of pairs go from the last
-    /// term to the first; number 1 keeps weights in f32. Where terms nearly cancel, the error of one
-    /// plain implementation may be small by luck; the largest of several says what f32 is worth there.
+    /// this number (below [`VARIANTS`]) says, and its sums other than the dot products of pairs go from
+    /// the last term to the first. Weights are rounded to the element type relative to something else
+    /// than their row's sum, as an online softmax does; number 1 keeps them in f32. Where terms nearly
+    /// cancel, the error of one plain implementation may be small by luck; the largest of several says
+    /// what the precision is worth there.
     Varied(Elem, u8),
 }
 
@@ -58,6 +60,40 @@ pub(crate) fn to_elem(elem: Elem, x: f64) -> f64 {
     }
 }
 
+/// How many different [`Arithmetic::Varied`] there are.
+pub const VARIANTS: u8 = 16;
+
+/// `x` rounded to an element type as a multiple of a number that depends on `N`.
+fn relative<const N: u64>(elem: Elem, x: f64) -> f64 {
+    // Fractional parts of multiples of the golden ratio are spread evenly.
+    let unit = 1.0 + (N as f64 * 0.618_033_988_749_894_9).fract();
+    to_elem(elem, x / unit) * unit
+}
+
+/// The roundings of results and of weights of one variant.
+struct Variant {
+    result: Round,
+    f32: Round,
+    f16: Round,
+    bf16: Round,
+}
+
+macro_rules! variants {
+    ($($n:literal)*) => {
+        [$(Variant {
+            result: hashed::<$n>,
+            f32: |x| relative::<$n>(Elem::F32, x),
+            f16: |x| relative::<$n>(Elem::F16, x),
+            bf16: |x| relative::<$n>(Elem::Bf16, x),
+        }),*]
+    };
+}
+
+fn variant(n: u8) -> &'static Variant {
+    static ALL: [Variant; VARIANTS as usize] = variants![0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15];
+    &ALL[usize::from(n % VARIANTS)]
+}
+
 impl Arithmetic {
     /// Rounding of an operation's result.
     pub(super) fn result(self, in_score: bool) -> Round {
@@ -66,9 +102,7 @@ impl Arithmetic {
             Arithmetic::F32Scores if in_score => to_f32,
             Arithmetic::F32Scores => same,
             Arithmetic::Plain(_) => to_f32,
-            Arithmetic::Varied(_, 0) => hashed::<0>,
-            Arithmetic::Varied(_, 1) => hashed::<1>,
-            Arithmetic::Varied(..) => hashed::<2>,
+            Arithmetic::Varied(_, n) => variant(n).result,
         }
     }
 
@@ -88,10 +122,12 @@ impl Arithmetic {
     pub(super) fn weights(self) -> Round {
         match self {
             Arithmetic::Varied(_, 1) => self.result(false),
-            Arithmetic::Exact
-            | Arithmetic::F32Scores
-            | Arithmetic::Plain(_)
-            | Arithmetic::Varied(..) => self.stored(),
+            Arithmetic::Varied(elem, n) => match elem {
+                Elem::F32 => variant(n).f32,
+                Elem::F16 => variant(n).f16,
+                Elem::Bf16 => variant(n).bf16,
+            },
+            Arithmetic::Exact | Arithmetic::F32Scores | Arithmetic::Plain(_) => self.stored(),
         }
     }
 

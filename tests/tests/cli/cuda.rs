@@ -118,10 +118,10 @@ fn bench_on_the_cpu_in_every_form() {
     let table = run(folder.path(), line).succeeds().stdout;
     assert!(table.contains("forward ms") && table.contains("128"), "{table}");
     let line = format!(
-        "{line} --scores sd:0.1,rising --json {{}}/times.json --svg {{}}/times.svg --ceiling 1"
+        "{line} --scores sd:0.1,trend:0.01:0.001 --json {{}}/times.json --svg {{}}/times.svg --ceiling 1"
     );
     let table = run(folder.path(), &line).succeeds().stdout;
-    assert!(table.contains("rising") && table.contains("sd:0.1"), "{table}");
+    assert!(table.contains("trend:0.01:0.001") && table.contains("sd:0.1"), "{table}");
     let json = fs::read_to_string(folder.path().join("times.json")).unwrap();
     assert!(json.contains("\"rows\"") && json.contains("\"floor_ms\""), "{json}");
     let svg = fs::read_to_string(folder.path().join("times.svg")).unwrap();

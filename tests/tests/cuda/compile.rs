@@ -179,9 +179,15 @@ fn check(plan: &KernelPlan, compiled: &Compiled, target: &Target) -> Vec<String>
     problems
 }
 
-/// Runs `work` on every item, on all processors, and fails with every problem.
+/// Runs `work` on every item, on all processors, says every problem as it comes, and fails if there
+/// was one.
 pub(crate) fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) -> Vec<String> + Sync + Send) {
     use rayon::prelude::*;
-    let problems: Vec<String> = items.par_iter().flat_map_iter(work).collect();
-    assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+    let count = |item: &T| {
+        let problems = work(item);
+        problems.iter().for_each(|problem| eprintln!("problem: {problem}"));
+        problems.len()
+    };
+    let problems: usize = items.par_iter().map(count).sum();
+    assert_eq!(problems, 0, "problems");
 }
