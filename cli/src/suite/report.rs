@@ -193,7 +193,14 @@ impl<'a> Report<'a> {
             (0, left) => format!("{left} checks were not run"),
             (wrong, left) => format!("{wrong} checks are not accepted; {left} were not run"),
         };
-        terminal::error(&Failure::new(text));
+        let failure = Failure::new(text);
+        terminal::error(&match (left, settings.limit) {
+            (1.., Some(limit)) if self.took >= limit => {
+                failure.help(format_args!("raise --limit {}", limit.as_secs()))
+            }
+            (1.., _) => failure.help("too many faults of the GPU: repeat those above first"),
+            _ => failure,
+        });
         Ok(Outcome::DoesNotHold)
     }
 

@@ -36,7 +36,10 @@ impl Need {
     pub(crate) fn blocks(&self, target: &Target) -> u32 {
         let by_shared = target.shared_per_multiprocessor / (self.shared + 1024);
         let by_threads = target.threads / self.threads;
-        let by_registers = target.registers / (self.registers.next_multiple_of(8) * self.threads);
+        // The estimate may be low, and a cap below what is needed spills.
+        let registers =
+            (self.registers * 9 / 8).next_multiple_of(8).min(self.most_registers(target));
+        let by_registers = target.registers / (registers * self.threads);
         by_shared.min(by_threads).min(by_registers).clamp(1, 4)
     }
 }
@@ -65,6 +68,15 @@ pub(crate) fn queries_in_registers(problem: &Problem<'_>, s: &PassSchedule) -> b
     half && parts(s) == 1 && problem.instance.d <= 128
 }
 
+/// Registers that compilers were seen to need beyond accumulators and operands: for the parts into
+/// which f32 operands are split, and where a warp has several 16-row parts.
+fn split(problem: &Problem<'_>, s: &PassSchedule) -> u32 {
+    let f32 =
+        if problem.instance.elem.bytes() == 4 { 48 + 32 * parts(s) + s.tile_kv / 2 } else { 0 };
+    let several = if parts(s) > 1 && problem.instance.d < 128 { 24 * parts(s) } else { 0 };
+    f32 + several + s.tile_kv.saturating_sub(64) / 2
+}
+
 /// Rows of a streamed tile that the forward works on at a time: few enough for a warp's registers.
 pub(crate) fn forward_step(s: &PassSchedule) -> u32 {
     let most = if parts(s) == 1 { 64 } else { 32 };
@@ -79,7 +91,7 @@ pub(crate) fn forward_need(problem: &Problem<'_>, s: &PassSchedule, column_field
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
         + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1);
     let q = if queries_in_registers(problem, s) { d / 4 } else { 0 };
-    let registers = parts(s) * (d / 2 + forward_step(s) / 2 + 16) + q + 40;
+    let registers = parts(s) * (d / 2 + forward_step(s) / 2 + 16) + q + 40 + split(problem, s);
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 
@@ -90,7 +102,7 @@ pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, column_fields: 
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
         + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1)
         + 4 * s.tile_q;
-    let registers = parts(s) * (d / 2 + s.tile_kv + 24) + 48;
+    let registers = parts(s) * (d / 2 + s.tile_kv + 24) + 48 + split(problem, s);
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 
@@ -101,7 +113,7 @@ pub(crate) fn keys_need(problem: &Problem<'_>, s: &PassSchedule, row_fields: usi
         + (s.stages + 1) * s.tile_kv * 4 * row_fields as u32
         + 16;
     let (width, _) = slice(problem.instance.d as u32);
-    let registers = parts(s) * (width + s.tile_kv + 16) + 40;
+    let registers = parts(s) * (width + s.tile_kv + 16) + 40 + split(problem, s);
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 
