@@ -12,6 +12,8 @@ pub(crate) enum Id {
     Random(u64),
     /// A long built-in case against the CPU backend.
     Long(u64),
+    /// A million positions against the CPU backend.
+    Million(u64),
     /// A case whose results must not change from run to run.
     Repeat(u64),
     /// A batch whose rows must not depend on each other.
@@ -25,6 +27,7 @@ impl Id {
             Id::Golden(_) => "golden",
             Id::Random(_) => "random",
             Id::Long(_) => "long",
+            Id::Million(_) => "million",
             Id::Repeat(_) => "repeat",
             Id::Rows(_) => "rows",
         }
@@ -35,9 +38,11 @@ impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Id::Golden(name) => write!(f, "{}:{name}", self.kind()),
-            Id::Random(seed) | Id::Long(seed) | Id::Repeat(seed) | Id::Rows(seed) => {
-                write!(f, "{}:{seed}", self.kind())
-            }
+            Id::Random(seed)
+            | Id::Long(seed)
+            | Id::Million(seed)
+            | Id::Repeat(seed)
+            | Id::Rows(seed) => write!(f, "{}:{seed}", self.kind()),
         }
     }
 }
@@ -46,13 +51,14 @@ impl FromStr for Id {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Id, String> {
-        let wrong = || "write it as golden:NAME, random:SEED, long:SEED, repeat:SEED or rows:SEED";
+        let wrong = || "write it as golden:NAME, random:SEED, long:SEED, million:SEED, repeat:SEED or rows:SEED";
         let (kind, which) = text.split_once(':').ok_or_else(wrong)?;
         let seed = || which.parse::<u64>().map_err(|_| format!("`{which}` is not a seed"));
         match kind {
             "golden" => Ok(Id::Golden(which.to_owned())),
             "random" => seed().map(Id::Random),
             "long" => seed().map(Id::Long),
+            "million" => seed().map(Id::Million),
             "repeat" => seed().map(Id::Repeat),
             "rows" => seed().map(Id::Rows),
             _ => Err(wrong().to_owned()),

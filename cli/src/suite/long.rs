@@ -11,7 +11,7 @@ use crate::suite::{Measured, Problem, random};
 use crate::tensors::file::HostTensor;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sparsek::{Elem, Options, Tensor};
+use sparsek::{Elem, Options, Spec, Tensor};
 use sparsek_reference::generate::{Scores, Shape};
 use sparsek_reference::rule::{self, Measurement};
 use sparsek_reference::{Array, Plan, Sequence};
@@ -42,6 +42,18 @@ pub(super) fn case(seed: u64) -> Result<Case, Failure> {
     });
     let shape = Shape { batch: 1, n, hq, hkv };
     cases::build(&program, &spec, &Geometry { shape, cu_seqlens, scores }, seed)
+}
+
+/// 2^20 positions, where positions and prefix sums are long, with few and narrow heads.
+pub(super) fn million(seed: u64) -> Result<Case, Failure> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let kernel = sparsek_kernels::builtin("sparsek-value");
+    let program = kernel.ok_or_else(|| Failure::new("a built-in kernel is missing"))?.program();
+    let spec = Spec::new(Elem::F32, 16).k(64).w(64);
+    let scores = [Scores::Normal(1.0), Scores::Normal(0.1)][rng.random_range(0..2)];
+    let shape = Shape { batch: 1, n: 1 << 20, hq: 2, hkv: 1 };
+    let geometry = Geometry { shape, cu_seqlens: None, scores };
+    cases::build(&program.map_err(Failure::new)?, &spec, &geometry, seed)
 }
 
 /// Both backends on the same case.
@@ -86,6 +98,33 @@ fn measure(
     Ok(Measurement::new(&title, rule::relative_error(&got, &want), limit))
 }
 
+/// Positions up to which every pair of a query and a candidate is looked at.
+const MOST_PAIRWISE: usize = 20_000;
+
+/// Zeroes the rows of d_o \[B, N, Hq, D\] with a score close to tau or tau + 1 among those of the whole
+/// row, whether or not its key is a candidate: more rows than need be, and O(N log N).
+fn zero_any_kinks(d_o: &mut Array, plan: &Plan) {
+    let (Some(scores), &[_, n, hq, d]) = (&plan.scores, d_o.shape()) else { return };
+    let &[_, hkv, _] = plan.tau.shape() else { return };
+    for (at, u) in scores.data().chunks_exact(n).enumerate() {
+        let (b, g) = (at / hkv, at % hkv);
+        let mut sorted = u.to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let any = |low: f64, high: f64| {
+            sorted.get(sorted.partition_point(|x| *x < low)).is_some_and(|x| *x <= high)
+        };
+        for i in 0..n {
+            let tau = plan.tau.data()[at * n + i];
+            let near = rule::KINK * tau.abs().max(1.0);
+            if any(tau - near, tau + near) || any(tau + 1.0 - near, tau + 1.0 + near) {
+                let group = hq / hkv * d;
+                let row = ((b * n + i) * hq) * d + g * group;
+                d_o.data_mut()[row..row + group].fill(0.0);
+            }
+        }
+    }
+}
+
 /// Zeroes the rows of d_o whose masks are close to a kink: one flip there moves every gradient.
 fn zero_kinks(case: &mut Case) -> Result<(), Problem> {
     let instance = case.kernel.instance();
@@ -105,7 +144,11 @@ fn zero_kinks(case: &mut Case) -> Result<(), Problem> {
         tau: Array::from_f32(results.tau.shape(), &results.tau.to_f32()).map_err(Failure::new)?,
         expiry: Array::from_i32(results.expiry.shape(), expiry).map_err(Failure::new)?,
     };
-    rule::zero_kinks(&mut d_o, &plan, rule::KINK).map_err(Failure::new)?;
+    if n > MOST_PAIRWISE {
+        zero_any_kinks(&mut d_o, &plan);
+    } else {
+        rule::zero_kinks(&mut d_o, &plan, rule::KINK).map_err(Failure::new)?;
+    }
     case.loaded.d_o = Some(HostTensor::from_array(&d_o, Some(instance.elem)));
     Ok(())
 }

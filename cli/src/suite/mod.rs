@@ -181,6 +181,7 @@ fn ids(settings: &Settings, golden: &BTreeMap<String, PathBuf>) -> Vec<Id> {
     let mut ids: Vec<Id> = Vec::new();
     if !settings.small {
         ids.extend(golden.keys().cloned().map(Id::Golden));
+        ids.extend(seeds(1).map(Id::Million));
         ids.extend(seeds(few).map(Id::Long));
     }
     ids.extend(seeds(few).map(Id::Rows));
@@ -207,6 +208,7 @@ fn check(
         },
         Id::Random(seed) => on(random::case(*seed, small), |case| against(backend, case)),
         Id::Long(seed) => on(long::case(*seed), |case| long::compare(backend, case)),
+        Id::Million(seed) => on(long::million(*seed), |case| long::compare(backend, case)),
         Id::Repeat(seed) => {
             on(random::batch(*seed, 2, small), |case| repeat::again(backend, case, small))
         }

@@ -16,7 +16,7 @@ use std::time::Duration;
 const MOST: usize = 20;
 
 /// Kinds in the order in which they are listed.
-const KINDS: [&str; 5] = ["golden", "random", "rows", "repeat", "long"];
+const KINDS: [&str; 6] = ["golden", "random", "rows", "repeat", "long", "million"];
 
 /// Results of a suite.
 pub(super) struct Report<'a> {
