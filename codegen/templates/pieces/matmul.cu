@@ -2,14 +2,6 @@
 // start in different banks, for every D that is a multiple of 16.
 constexpr int ROW = D + 8;
 
-// Copies row `to` of a tile, the 16-byte parts first, first + step, … of it.
-__device__ __forceinline__ void copy_row(elem* to, const elem* from, bool valid, int first, int step) {
-    constexpr int PART = 16 / sizeof(elem);
-    for (int at = first * PART; at < D; at += step * PART) {
-        copy_async(to + at, from + at, valid);
-    }
-}
-
 // scores[m][n] = rows of `left` · rows of `right`, over the head dimension: 16 rows from `row` + 16 m on, and every row of
 // `right`.
 template <int M, int COLUMNS>
