@@ -3,13 +3,14 @@
 use crate::failure::Failure;
 use sparsek::Kernel;
 use sparsek::dsl::ir::{Class, Role};
-use sparsek_codegen::{Given, PassSchedule, Problem, Schedule, Target};
+use sparsek_codegen::{Family, Given, PassSchedule, Problem, Schedule, Target};
 use std::fmt;
 use std::str::FromStr;
 
 /// Some of the values of a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct PassChange {
+    family: Option<Family>,
     q: Option<u32>,
     kv: Option<u32>,
     warps: Option<u32>,
@@ -25,8 +26,8 @@ pub(crate) struct Change {
     chunk: Option<u32>,
 }
 
-const FORM: &str = "write it as `forward: q 128 kv 64 warps 4 stages 2; backward: q 64; chunk 512`, \
-                    with any of its parts";
+const FORM: &str = "write it as `forward: family sm80 q 128 kv 64 warps 4 stages 2; backward: q 64; \
+                    chunk 512`, with any of its parts; families are sm80 and sm90";
 
 impl FromStr for Change {
     type Err = String;
@@ -52,6 +53,10 @@ fn pass(values: &str) -> Result<PassChange, String> {
     let words: Vec<&str> = values.split_whitespace().collect();
     for pair in words.chunks(2) {
         let &[name, value] = pair else { return Err(FORM.to_owned()) };
+        if name == "family" {
+            change.family = Some(Family::named(value).ok_or_else(|| FORM.to_owned())?);
+            continue;
+        }
         let slot = match name {
             "q" => &mut change.q,
             "kv" => &mut change.kv,
@@ -74,6 +79,7 @@ impl Change {
     /// The schedule with the change made.
     pub(crate) fn apply(&self, to: Schedule) -> Schedule {
         let pass = |change: &PassChange, to: PassSchedule| PassSchedule {
+            family: change.family.unwrap_or(to.family),
             tile_q: change.q.unwrap_or(to.tile_q),
             tile_kv: change.kv.unwrap_or(to.tile_kv),
             warps: change.warps.unwrap_or(to.warps),
@@ -120,7 +126,8 @@ mod tests {
 
     #[test]
     fn a_change_keeps_what_it_does_not_name() {
-        let pass = PassSchedule { tile_q: 128, tile_kv: 64, warps: 4, stages: 2 };
+        let family = Family::Sm80;
+        let pass = PassSchedule { family, tile_q: 128, tile_kv: 64, warps: 4, stages: 2 };
         let chosen = Schedule { chunk: 512, forward: pass, backward: pass };
         let changed = |text: &str| text.parse::<Change>().unwrap().apply(chosen);
         assert_eq!(changed(""), chosen);

@@ -23,6 +23,8 @@ pub struct Sizes {
     pub hkv: u64,
     /// Whether the one row of the batch holds packed sequences (`cu_seqlens` is given).
     pub packed: bool,
+    /// Multiprocessors of the GPU.
+    pub multiprocessors: u64,
 }
 
 /// One factor of a [`Product`].
@@ -40,6 +42,8 @@ pub enum Factor {
     Hq,
     /// [`Sizes::hkv`]
     Hkv,
+    /// [`Sizes::multiprocessors`]: blocks that stay and take work in turn.
+    Multiprocessors,
     /// Blocks of that many positions, each within one sequence: `rows · ⌈n / p⌉`; for packed
     /// sequences the bound `⌊n / p⌋ + sequences`, of which some stay empty.
     Blocks(u64),
@@ -77,6 +81,7 @@ impl fmt::Display for Factor {
             Factor::N => f.write_str("N"),
             Factor::Hq => f.write_str("Hq"),
             Factor::Hkv => f.write_str("Hkv"),
+            Factor::Multiprocessors => f.write_str("multiprocessors"),
             Factor::Blocks(p) => write!(f, "blocks of {p}"),
         }
     }
@@ -91,6 +96,7 @@ impl Factor {
             Factor::N => sizes.n,
             Factor::Hq => sizes.hq,
             Factor::Hkv => sizes.hkv,
+            Factor::Multiprocessors => sizes.multiprocessors,
             Factor::Blocks(p) if sizes.packed => (sizes.n / p).checked_add(sizes.sequences)?,
             Factor::Blocks(p) => sizes.rows.checked_mul(sizes.n.div_ceil(p))?,
         })

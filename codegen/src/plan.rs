@@ -95,6 +95,21 @@ pub(crate) struct Function {
     pub(crate) result: String,
 }
 
+/// A matrix instruction of one width, m64nNk16.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Multiply {
+    /// Its columns, N.
+    pub(crate) columns: u32,
+    /// Blocks of eight columns, numbered.
+    pub(crate) blocks: Vec<u32>,
+    /// How many those are.
+    pub(crate) count: u32,
+    /// Accumulators of a thread: operands of the assembly from 0 on.
+    pub(crate) accumulators: u32,
+    /// Their names in the assembly.
+    pub(crate) registers: String,
+}
+
 /// A row-wise product of two query vectors.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RowDot {
@@ -154,6 +169,7 @@ pub(crate) struct Values {
     pub(crate) constants: Vec<Constant>,
     pub(crate) fields: Vec<String>,
     pub(crate) shapes: Vec<Shape>,
+    pub(crate) multiplies: Vec<Multiply>,
 
     pub(crate) row_fields: Vec<Field>,
     pub(crate) row_lines: Vec<String>,

@@ -1,5 +1,6 @@
 //! Schedules: what the compiler chooses for each pass, and the default choice.
 
+use crate::Family;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -10,7 +11,10 @@ use std::fmt;
 /// of `tile_kv` keys; the backward's key sweep keeps `tile_q` keys and streams `tile_kv` rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PassSchedule {
-    /// Rows of the stationary tile, a multiple of 16 · warps.
+    /// Instructions used, and with them the shape of the code.
+    pub family: Family,
+    /// Rows of the stationary tile: a multiple of 16 · warps, or for [`Family::Sm90`], whose last
+    /// four warps load, 16 · (warps − 4).
     pub tile_q: u32,
     /// Rows of a streamed tile, a multiple of 16.
     pub tile_kv: u32,
@@ -34,8 +38,9 @@ pub struct Schedule {
 
 impl fmt::Display for PassSchedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PassSchedule { tile_q, tile_kv, warps, stages } = self;
-        write!(f, "tile q {tile_q}, kv {tile_kv}; warps {warps}; stages {stages}")
+        let PassSchedule { family, tile_q, tile_kv, warps, stages } = self;
+        let family = family.name();
+        write!(f, "tile q {tile_q}, kv {tile_kv}; warps {warps}; stages {stages}; {family}")
     }
 }
 

@@ -9,6 +9,8 @@ use std::fmt;
 pub enum Family {
     /// cp.async, ldmatrix, mma.sync: compute capability 8.0 and everything after it.
     Sm80,
+    /// wgmma, mbarrier, setmaxnreg: compute capability 9.0 alone, for 16-bit elements.
+    Sm90,
 }
 
 impl Family {
@@ -16,7 +18,13 @@ impl Family {
     pub fn name(self) -> &'static str {
         match self {
             Family::Sm80 => "sm80",
+            Family::Sm90 => "sm90",
         }
+    }
+
+    /// The family of that name.
+    pub fn named(name: &str) -> Option<Family> {
+        [Family::Sm80, Family::Sm90].into_iter().find(|f| f.name() == name)
     }
 }
 
@@ -35,8 +43,6 @@ pub struct Target {
     pub registers: u32,
     /// Threads of a multiprocessor.
     pub threads: u32,
-    /// Instructions used.
-    pub family: Family,
 }
 
 const fn target(capability: u32, specific: bool, block: u32, sm: u32, threads: u32) -> Target {
@@ -47,7 +53,6 @@ const fn target(capability: u32, specific: bool, block: u32, sm: u32, threads: u
         shared_per_multiprocessor: sm * 1024,
         registers: 65536,
         threads,
-        family: Family::Sm80,
     }
 }
 
@@ -76,6 +81,14 @@ impl Target {
                 || (!t.specific && t.capability / 10 == major && t.capability < capability)
         };
         Target::ALL.iter().rfind(runs).copied()
+    }
+
+    /// Instructions that it has, the oldest first.
+    pub fn families(&self) -> &'static [Family] {
+        match self.capability {
+            90 => &[Family::Sm80, Family::Sm90],
+            _ => &[Family::Sm80],
+        }
     }
 
     /// Its name: `sm_80`, `sm_90a`.

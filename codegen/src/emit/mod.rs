@@ -29,6 +29,7 @@ macro_rules! templates {
 const COMMON: &[(&str, &str)] = templates![
     "skeletons/plan.cu",
     "skeletons/forward.cu",
+    "skeletons/forward_specialised.cu",
     "skeletons/backward.cu",
     "skeletons/backward_rows.cu",
     "skeletons/backward_keys.cu",
@@ -38,6 +39,7 @@ const COMMON: &[(&str, &str)] = templates![
     "pieces/elementwise_f32.cu",
     "pieces/elementwise_f64.cu",
     "pieces/header.cu",
+    "pieces/lanes.cu",
     "pieces/matmul.cu",
     "pieces/pair.cu",
     "pieces/row_dots.cu",
@@ -75,6 +77,7 @@ fn specific(family: Family, half: bool) -> [(&'static str, &'static str); 3] {
         (Family::Sm80, false) => {
             (template!("arch/sm80/memory.cu"), template!("arch/sm80/matmul_f32.cu"))
         }
+        (Family::Sm90, _) => (template!("arch/sm90/memory.cu"), template!("arch/sm90/matmul.cu")),
     };
     [("arch/element.cu", element), ("arch/memory.cu", memory), ("arch/matmul.cu", matmul)]
 }
@@ -103,9 +106,11 @@ fn engine(family: Family, half: bool) -> Result<Tera, Error> {
 /// The engine of a family and kind of element, its templates parsed once.
 fn shared_engine(family: Family, elem: Elem) -> Result<&'static Tera, Error> {
     static SM80: [OnceLock<Result<Tera, Error>>; 2] = [const { OnceLock::new() }; 2];
+    static SM90: OnceLock<Result<Tera, Error>> = OnceLock::new();
     let half = elem != Elem::F32;
     let cell = match family {
         Family::Sm80 => &SM80[usize::from(half)],
+        Family::Sm90 => &SM90,
     };
     cell.get_or_init(|| engine(family, half)).as_ref().map_err(Error::clone)
 }
@@ -116,10 +121,11 @@ impl KernelPlan {
     /// # Errors
     /// A template that cannot be rendered.
     pub fn cuda(&self) -> Result<CudaSource, Error> {
-        let skeleton = match self.module {
-            Module::Plan => "skeletons/plan.cu",
-            Module::Forward => "skeletons/forward.cu",
-            Module::Backward => "skeletons/backward.cu",
+        let skeleton = match (self.module, self.family) {
+            (Module::Plan, _) => "skeletons/plan.cu",
+            (Module::Forward, Family::Sm80) => "skeletons/forward.cu",
+            (Module::Forward, Family::Sm90) => "skeletons/forward_specialised.cu",
+            (Module::Backward, _) => "skeletons/backward.cu",
         };
         let context = Context::from_serialize(&self.values).map_err(failed)?;
         let engine = shared_engine(self.family, self.elem)?;

@@ -1,20 +1,26 @@
 //! The compiler's own choice of a schedule.
 
 use super::matmul::{self, Need};
-use crate::{Error, PassSchedule, Problem, Schedule, Target};
-use sparsek_dsl::ir::{KnobName, Pass};
+use super::warpgroups;
+use crate::{Error, Family, PassSchedule, Problem, Schedule, Target};
+use sparsek_dsl::Elem;
+use sparsek_dsl::ir::{KnobName, Op, Pass};
 
 /// Queries of a chunk: long enough that its list is little more than k keys, short enough that there
 /// are several chunks for each multiprocessor.
 const CHUNK: u32 = 512;
 
 /// Values of a knob where the kernel's schedule block does not say.
-fn usual(knob: KnobName) -> &'static [i64] {
-    match knob {
-        KnobName::TileQ => &[128, 64, 32, 16, 256],
-        KnobName::TileKv => &[64, 32, 16, 128],
-        KnobName::Warps => &[4, 8, 2, 1],
-        KnobName::Stages => &[2, 1, 3],
+fn usual(family: Family, knob: KnobName) -> &'static [i64] {
+    match (family, knob) {
+        (Family::Sm80, KnobName::TileQ) => &[128, 64, 32, 16, 256],
+        (Family::Sm80, KnobName::TileKv) => &[64, 32, 16, 128],
+        (Family::Sm80, KnobName::Warps) => &[4, 8, 2, 1],
+        (Family::Sm80, KnobName::Stages) => &[2, 1, 3],
+        (Family::Sm90, KnobName::TileQ) => &[128, 64, 192],
+        (Family::Sm90, KnobName::TileKv) => &[128, 64],
+        (Family::Sm90, KnobName::Warps) => &[12, 8, 16],
+        (Family::Sm90, KnobName::Stages) => &[2, 3, 1, 4],
     }
 }
 
@@ -33,7 +39,7 @@ impl Schedule {
 fn best(problem: &Problem<'_>, target: &Target, pass: Pass) -> Result<PassSchedule, Error> {
     let mut found: Option<(f64, PassSchedule)> = None;
     let mut refused: Option<Error> = None;
-    for s in candidates(problem, pass) {
+    for s in candidates(problem, target, pass) {
         match need(problem, target, pass, &s) {
             Ok(need) => {
                 let cost = cost(problem, target, pass, &s, need);
@@ -53,24 +59,34 @@ fn best(problem: &Problem<'_>, target: &Target, pass: Pass) -> Result<PassSchedu
 }
 
 /// Every combination that the schedule block allows.
-fn candidates(problem: &Problem<'_>, pass: Pass) -> Vec<PassSchedule> {
+fn candidates(problem: &Problem<'_>, target: &Target, pass: Pass) -> Vec<PassSchedule> {
     let block = &problem.instance.program.schedule;
-    let values = |knob: KnobName| -> Vec<u32> {
-        let values = block.values(pass, knob).unwrap_or(usual(knob));
-        values.iter().filter_map(|x| u32::try_from(*x).ok()).collect()
-    };
-    let [tiles_q, tiles_kv, warps, stages] =
-        [KnobName::TileQ, KnobName::TileKv, KnobName::Warps, KnobName::Stages].map(values);
     let mut all = Vec::new();
-    for &tile_q in &tiles_q {
-        for &tile_kv in &tiles_kv {
-            for &warps in &warps {
-                let of = |&stages| PassSchedule { tile_q, tile_kv, warps, stages };
-                all.extend(stages.iter().map(of));
+    for &family in families(problem, target, pass) {
+        let values = |knob: KnobName| -> Vec<u32> {
+            let values = block.values(pass, knob).unwrap_or(usual(family, knob));
+            values.iter().filter_map(|x| u32::try_from(*x).ok()).collect()
+        };
+        let [tiles_q, tiles_kv, warps, stages] =
+            [KnobName::TileQ, KnobName::TileKv, KnobName::Warps, KnobName::Stages].map(values);
+        for &tile_q in &tiles_q {
+            for &tile_kv in &tiles_kv {
+                for &warps in &warps {
+                    let of = |&stages| PassSchedule { family, tile_q, tile_kv, warps, stages };
+                    all.extend(stages.iter().map(of));
+                }
             }
         }
     }
     all
+}
+
+/// Instructions that a pass may use: those of sm90 for 16-bit elements alone.
+fn families(problem: &Problem<'_>, target: &Target, pass: Pass) -> &'static [Family] {
+    match pass {
+        Pass::Forward if problem.instance.elem != Elem::F32 => target.families(),
+        Pass::Forward | Pass::Backward => &[Family::Sm80],
+    }
 }
 
 /// What the pass needs, the larger of its sweeps; an error when it does not fit.
@@ -85,6 +101,12 @@ fn need(
     // Fields of rows and columns are not known before the program is lowered: an upper bound.
     let fields = 8 + problem.given.len();
     match pass {
+        Pass::Forward if s.family == Family::Sm90 => {
+            let products = weight_reads_product(problem);
+            let need = warpgroups::forward_need(problem, s, fields, products);
+            warpgroups::check_fits(problem, target, pass.name(), s, need)?;
+            Ok(need)
+        }
         Pass::Forward => {
             let need = matmul::forward_need(problem, s, fields);
             matmul::check_fits(problem, target, pass.name(), s, need)?;
@@ -100,9 +122,33 @@ fn need(
     }
 }
 
+/// Whether the weight of a value may read the dot product: a gate in the logit alone does not tell,
+/// so every program that is not known to be free of it counts.
+fn weight_reads_product(problem: &Problem<'_>) -> bool {
+    let program = &problem.instance.program;
+    let Some(Op::WeightedSum { weight, .. }) =
+        program.output_named("o").map(|o| &program.node(o.value).op)
+    else {
+        return false;
+    };
+    let mut stack = vec![*weight];
+    while let Some(v) = stack.pop() {
+        match &program.node(v).op {
+            Op::Dot(..) => return true,
+            // The softmax is a leaf of the weight.
+            Op::Softmax { .. } => {}
+            op => stack.extend(op.operands()),
+        }
+    }
+    false
+}
+
 /// A rough relative cost: work on columns that nobody sees, traffic of right operands (shared by the
 /// 16-row parts of a warp), warps to hide latency, tiles in flight, registers that spill.
 fn cost(problem: &Problem<'_>, target: &Target, pass: Pass, s: &PassSchedule, need: Need) -> f64 {
+    if s.family == Family::Sm90 {
+        return warpgroup_cost(problem, s);
+    }
     let instance = problem.instance;
     let seen = (instance.k + instance.w + instance.sinks).max(1) as f64;
     let shape = matmul::shape("", s.tile_q, problem.group);
@@ -127,4 +173,23 @@ fn cost(problem: &Problem<'_>, target: &Target, pass: Pass, s: &PassSchedule, ne
     let steps = 1.0 + overhead / f64::from(s.tile_kv);
     let reuse = 1.0 + 8.0 / f64::from(s.tile_q);
     edges / used * traffic * idle * waiting * spilling * steps * reuse
+}
+
+/// The same for warpgroups, whose instructions are always worth it: rows of a tile that stand for
+/// queries, columns that nobody sees, and tiles large enough to keep the tensor cores busy.
+fn warpgroup_cost(problem: &Problem<'_>, s: &PassSchedule) -> f64 {
+    let instance = problem.instance;
+    let seen = (instance.k + instance.w + instance.sinks).max(1) as f64;
+    let shape = matmul::shape("", s.tile_q, problem.group);
+    let used = f64::from(shape.positions * problem.group) / f64::from(s.tile_q);
+    let edges = 1.0 + (f64::from(shape.positions) + f64::from(s.tile_kv) / 2.0) / seen;
+    // Keys are gathered once for a tile of rows, and two warpgroups work while others wait.
+    let gathering = 1.0 + 24.0 / f64::from(s.tile_q);
+    let steps = 1.0 + 16.0 / f64::from(s.tile_kv);
+    let waiting = match s.stages {
+        1 => 1.3,
+        2 => 1.0,
+        _ => 1.01,
+    };
+    0.3 * edges / used * gathering * steps * waiting
 }

@@ -4,8 +4,9 @@ use super::elementwise::{Body, Domain, Expressions, float};
 use super::matmul;
 use super::module::Builder;
 use super::topk::TopK;
+use super::warpgroups;
 use crate::plan::PairFunction;
-use crate::{Error, Factor, KernelPlan, Module, Problem, Scalar, Schedule, Target};
+use crate::{Error, Factor, Family, KernelPlan, Module, Problem, Scalar, Schedule, Target};
 use sparsek_dsl::ir::{Binary, Op, ValueId};
 use std::collections::BTreeSet;
 
@@ -36,13 +37,25 @@ pub(crate) fn lower(
     let positions = b.values.shapes[0].positions;
     b.tiles(&TopK::of(problem, schedule), positions)?;
     let column_fields = 3 + usize::from(b.values.uses_gate) + b.values.column_fields.len();
-    let need = matmul::forward_need(problem, s, column_fields);
-    matmul::check_fits(problem, target, "forward", s, need)?;
-    b.constant("int", "BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
-    b.constant("int", "STEP", matmul::forward_step(s), "keys of a streamed tile at a time");
-    b.constant("bool", "QUERIES_IN_REGISTERS", matmul::queries_in_registers(problem, s), "");
-    let blocks = [Factor::Blocks(u64::from(positions))];
-    b.launch("forward", [&blocks, &[Factor::Hkv], &[]], need.threads, need.shared);
+    match s.family {
+        Family::Sm80 => {
+            let need = matmul::forward_need(problem, s, column_fields);
+            matmul::check_fits(problem, target, "forward", s, need)?;
+            b.constant("int", "BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+            b.constant("int", "STEP", matmul::forward_step(s), "keys of a streamed tile at a time");
+            b.constant("bool", "QUERIES_IN_REGISTERS", matmul::queries_in_registers(problem, s), "");
+            let blocks = [Factor::Blocks(u64::from(positions))];
+            b.launch("forward", [&blocks, &[Factor::Hkv], &[]], need.threads, need.shared);
+        }
+        Family::Sm90 => {
+            let need = warpgroups::forward_need(problem, s, column_fields, b.values.needs_product);
+            warpgroups::check_fits(problem, target, "forward", s, need)?;
+            let blocks = warpgroups::blocks(s, target, need);
+            b.warpgroup_constants(s, &[s.tile_kv, problem.instance.d as u32], blocks);
+            let blocks = [Factor::Literal(u64::from(blocks)), Factor::Multiprocessors];
+            b.launch("forward", [&blocks, &[], &[]], need.threads, need.shared);
+        }
+    }
     Ok(b.finish())
 }
 

@@ -2,7 +2,8 @@
 
 use super::module::Builder;
 use crate::plan::Shape;
-use crate::{Error, PassSchedule, Problem, Schedule, Target};
+use super::warpgroups;
+use crate::{Error, Family, PassSchedule, Problem, Schedule, Target};
 
 /// How many rows of a tile stand for how many positions and heads.
 pub(crate) fn shape(name: &'static str, rows: u32, group: u32) -> Shape {
@@ -125,14 +126,16 @@ pub(crate) fn check_shape(
     s: &PassSchedule,
 ) -> Result<(), Error> {
     let refuse = |why: String| Err(Error::Schedule(format!("{pass}: {why}")));
-    let PassSchedule { tile_q, tile_kv, warps, stages } = *s;
+    let PassSchedule { family, tile_q, tile_kv, warps, stages } = *s;
     if warps == 0 || stages == 0 || tile_q == 0 || tile_kv == 0 {
         return refuse("every quantity is at least 1".to_owned());
     }
     if warps > 16 || stages > 8 {
         return refuse(format!("{warps} warps and {stages} stages; at most 16 and 8 are possible"));
     }
-    if tile_q % (16 * warps) != 0 {
+    if family == Family::Sm90 {
+        warpgroups::check_shape(problem, pass, s)?;
+    } else if tile_q % (16 * warps) != 0 {
         return refuse(format!("tile q {tile_q} is no multiple of 16 x {warps} warps"));
     }
     if tile_kv % 16 != 0 {

@@ -4,7 +4,8 @@
 //! * [`module`] declares constants, parameters and the structs of rows, columns and uniform values;
 //! * [`topk`] holds the plan, the lists and the threshold's gradient, [`selection`] the plan module;
 //! * [`matmul`] holds the sweeps' shapes and needs, [`forward`] and [`backward`] their modules,
-//!   [`reduce`] and [`small`] the sums; [`choose`] picks a schedule.
+//!   [`reduce`] and [`small`] the sums; [`choose`] picks a schedule;
+//! * [`warpgroups`] holds the needs of sweeps whose warpgroups load or compute.
 
 mod backward;
 mod choose;
@@ -17,6 +18,7 @@ mod reduce;
 mod selection;
 mod small;
 mod topk;
+mod warpgroups;
 
 use crate::{Error, KernelPlan, Module, Problem, Schedule, Target};
 

@@ -4,7 +4,7 @@
 use super::elementwise::{Body, Domain, Expressions};
 use crate::plan::{Constant, Field, Function, Values};
 use crate::{
-    Axis, Buffer, Error, Factor, Interface, Keep, KernelPlan, Launch, Module, Parameter, Problem,
+    Axis, Buffer, Error, Factor, Family, Interface, Keep, KernelPlan, Launch, Module, Parameter, Problem,
     Product, Scalar, Schedule, Target,
 };
 use sparsek_dsl::Elem;
@@ -284,7 +284,12 @@ impl<'a> Builder<'a> {
             self.problem.group,
         );
         v.target_name = self.target.name();
-        v.family = self.target.family.name().to_owned();
+        let family = match self.module {
+            Module::Plan => Family::Sm80,
+            Module::Forward => self.schedule.forward.family,
+            Module::Backward => self.schedule.backward.family,
+        };
+        v.family = family.name().to_owned();
         v.schedule_line = match self.module {
             Module::Plan => format!("chunks of {} queries", self.schedule.chunk),
             Module::Forward => self.schedule.forward.to_string(),
@@ -297,7 +302,7 @@ impl<'a> Builder<'a> {
             target: *self.target,
             interface: self.interface,
             elem: instance.elem,
-            family: self.target.family,
+            family,
             values: self.values,
         }
     }

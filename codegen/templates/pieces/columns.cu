@@ -1,7 +1,7 @@
 // What a column is: its key, −1 for none, the queries [from, to) that see it, its score and its values.
 struct Column {
-    int j;
     int from, to;
+    int j;
 <% if uses_gate %>    float score;
 <% endif %><% for f in column_fields %>    ${ f.ty }$ ${ f.name }$;
 <% endfor %>};

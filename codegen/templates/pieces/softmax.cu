@@ -23,6 +23,13 @@ struct Softmax {
     template <int N, int OUT>
     __device__ __forceinline__ void update(float (&x)[M][N][4], float (&o)[M][OUT][4]) {
         float shrink[M][2];
+        if (exponentials(x, shrink)) rescale(o, shrink);
+    }
+
+    // Logits become exp(logit − maximum so far), and sums shrink to the new maximum. Returns whether the output has to
+    // shrink too: once the maxima of a warp's rows have been seen, which is soon, nothing does any more.
+    template <int N>
+    __device__ __forceinline__ bool exponentials(float (&x)[M][N][4], float (&shrink)[M][2]) {
         bool grew = false;
 #pragma unroll
         for (int m = 0; m < M; ++m)
@@ -47,15 +54,17 @@ struct Softmax {
                     }
                 sum[m][h] = total;
             }
-        // Once the maxima of a warp's rows have been seen, which is soon, nothing shrinks any more.
-        if (__any_sync(~0u, grew)) {
+        return __any_sync(~0u, grew);
+    }
+
+    template <int OUT>
+    static __device__ __forceinline__ void rescale(float (&o)[M][OUT][4], const float (&shrink)[M][2]) {
 #pragma unroll
-            for (int m = 0; m < M; ++m)
+        for (int m = 0; m < M; ++m)
 #pragma unroll
-                for (int n = 0; n < OUT; ++n)
+            for (int n = 0; n < OUT; ++n)
 #pragma unroll
-                    for (int e = 0; e < 4; ++e) o[m][n][e] *= shrink[m][e / 2];
-        }
+                for (int e = 0; e < 4; ++e) o[m][n][e] *= shrink[m][e / 2];
     }
 
     // Where nothing was seen the output is 0 and lse −inf.

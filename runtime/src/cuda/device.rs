@@ -19,6 +19,8 @@ pub struct DeviceInfo {
     pub capability: (u32, u32),
     /// Bytes of memory.
     pub memory: usize,
+    /// Its multiprocessors.
+    pub multiprocessors: u32,
     /// What code is generated for; `None` for a GPU that is not supported.
     pub target: Option<Target>,
 }
@@ -74,13 +76,16 @@ fn describe(ordinal: usize) -> Result<DeviceInfo, crate::Error> {
     let asking = |what: &str| driver(format!("asking GPU {ordinal} for its {what}"));
     let number = i32::try_from(ordinal).unwrap_or(i32::MAX);
     let device = result::device::get(number).map_err(asking("handle"))?;
-    let attribute = |attribute| -> Result<u32, crate::Error> {
+    let attribute = |what, attribute| -> Result<u32, crate::Error> {
         // SAFETY: `device` is a handle that the driver just gave.
         let value = unsafe { result::device::get_attribute(device, attribute) };
-        Ok(u32::try_from(value.map_err(asking("compute capability"))?).unwrap_or(0))
+        Ok(u32::try_from(value.map_err(asking(what))?).unwrap_or(0))
     };
-    let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-    let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let capability = |part| attribute("compute capability", part);
+    let major = capability(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = capability(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let multiprocessors =
+        attribute("multiprocessors", Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
     // SAFETY: as above.
     let memory = unsafe { result::device::total_mem(device) }.map_err(asking("memory"))?;
     Ok(DeviceInfo {
@@ -88,6 +93,7 @@ fn describe(ordinal: usize) -> Result<DeviceInfo, crate::Error> {
         name: result::device::get_name(device).map_err(asking("name"))?,
         capability: (major, minor),
         memory,
+        multiprocessors,
         target: Target::for_capability(major, minor),
     })
 }
@@ -233,6 +239,7 @@ mod tests {
             name: "Tesla V100".to_owned(),
             capability: (7, 0),
             memory: 16 << 30,
+            multiprocessors: 80,
             target: Target::for_capability(7, 0),
         };
         let message = supported(&info).unwrap_err().to_string();

@@ -11,7 +11,7 @@ use std::fmt;
 const MAGIC: &[u8; 8] = b"SPARSEKI";
 
 /// Changes with the format of images and with what launching one means.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// One of the three modules of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -171,11 +171,12 @@ pub(crate) fn instance_hash(instance: &Instance) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sparsek_codegen::{Factor, Launch, Parameter, PassSchedule, Product};
+    use sparsek_codegen::{Factor, Family, Launch, Parameter, PassSchedule, Product};
 
     #[test]
     fn an_image_survives_its_file() {
-        let pass = PassSchedule { tile_q: 64, tile_kv: 32, warps: 4, stages: 2 };
+        let family = Family::Sm80;
+        let pass = PassSchedule { family, tile_q: 64, tile_kv: 32, warps: 4, stages: 2 };
         let one = || Product::new(&[Factor::Literal(1)]);
         let image = Image {
             header: Header {

@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::call::{Call, check_shape};
+use super::device::Device;
 use super::image::{GivenInput, Image, Module, Specialisation};
 use super::loaded::Loaded;
 use super::memory::MemoryMut;
@@ -158,7 +159,7 @@ impl Prepared {
     ) -> Result<Prepared, crate::Error> {
         let instance = &store.instance;
         let bound = Bound::new(instance, &instance.program, inputs)?;
-        let sizes = call_sizes(&bound.sizes, sequences)?;
+        let sizes = call_sizes(&bound.sizes, sequences, &store.device)?;
         let mut given: Vec<GivenInput> = Vec::new();
         for (name, _) in inputs.iter() {
             let input = instance.program.input_named(name).and_then(|id| bound.get(id));
@@ -323,7 +324,11 @@ fn output_shapes(sizes: &bind::Sizes, elem: DType) -> [TensorShape; 4] {
     ]
 }
 
-fn call_sizes(sizes: &bind::Sizes, sequences: Option<usize>) -> Result<Sizes, crate::Error> {
+fn call_sizes(
+    sizes: &bind::Sizes,
+    sequences: Option<usize>,
+    device: &Device,
+) -> Result<Sizes, crate::Error> {
     if sequences.is_some() && sizes.batch != 1 {
         let why = format!("packed sequences need a batch of 1, and it is {}", sizes.batch);
         return Err(crate::Error::Sequences(why));
@@ -335,5 +340,6 @@ fn call_sizes(sizes: &bind::Sizes, sequences: Option<usize>) -> Result<Sizes, cr
         hq: sizes.hq as u64,
         hkv: sizes.hkv as u64,
         packed: sequences.is_some(),
+        multiprocessors: u64::from(device.info().multiprocessors),
     })
 }

@@ -114,6 +114,7 @@ fn check(kernel: &crate::Kernel, target: Target, packed: bool) {
         hq: 8,
         hkv: 2,
         packed,
+        multiprocessors: 132,
     };
     let inputs = &kernel.instance().program.inputs;
     let given = inputs.iter().map(|i| Given {

@@ -1,0 +1,135 @@
+//! Sweeps in which one warpgroup loads and the others compute (`arch/sm90`): what their schedules need
+//! of a multiprocessor.
+
+use super::matmul::Need;
+use super::module::Builder;
+use crate::plan::Multiply;
+use crate::{Error, Family, PassSchedule, Problem, Target};
+use sparsek_dsl::Elem;
+
+/// Threads of the warpgroup that loads.
+const LOADING: u32 = 128;
+
+/// Warpgroups that compute.
+fn computing(s: &PassSchedule) -> u32 {
+    s.tile_q / 64
+}
+
+/// Registers of a thread that loads and of one that computes: `setmaxnreg` hands registers of the
+/// first to the second, and all of a multiprocessor are shared out.
+fn registers(s: &PassSchedule) -> (u32, u32) {
+    match computing(s) {
+        1 => (40, 216),
+        2 => (72, 216),
+        _ => (32, 160),
+    }
+}
+
+/// Bytes of a tile of vectors in shared memory: swizzled, so without padding.
+fn tile_bytes(problem: &Problem<'_>, rows: u32) -> u32 {
+    rows * problem.instance.d as u32 * problem.instance.elem.bytes() as u32
+}
+
+/// The forward sweep; `column_fields` are those of the struct `Column`.
+pub(crate) fn forward_need(
+    problem: &Problem<'_>,
+    s: &PassSchedule,
+    column_fields: usize,
+    needs_product: bool,
+) -> Need {
+    let d = problem.instance.d as u32;
+    let tiles = tile_bytes(problem, s.tile_q) + 2 * s.stages * tile_bytes(problem, s.tile_kv);
+    let columns = (s.stages + 1) * s.tile_kv * 4 * column_fields as u32;
+    let barriers = 8 * (2 + 4 * s.stages);
+    // Accumulators of the output, scores, weights of the tile before, and the products that a
+    // weight reads.
+    let products = if needs_product { s.tile_kv / 2 } else { 0 };
+    let registers = d / 2 + s.tile_kv / 2 + s.tile_kv / 4 + products + 48;
+    // The struct is aligned to 1024 bytes.
+    let shared = (tiles + columns + barriers).next_multiple_of(1024);
+    Need { shared, registers, threads: LOADING + 128 * computing(s) }
+}
+
+/// Rules that schedules of the family keep, whatever the target.
+pub(crate) fn check_shape(
+    problem: &Problem<'_>,
+    pass: &str,
+    s: &PassSchedule,
+) -> Result<(), Error> {
+    let refuse = |why: String| Err(Error::Schedule(format!("{pass}: {why}")));
+    if problem.instance.elem == Elem::F32 {
+        return refuse("sm90 multiplies 16-bit elements, and these are f32".to_owned());
+    }
+    let PassSchedule { tile_q, tile_kv, warps, .. } = *s;
+    if tile_q % 64 != 0 || tile_q == 0 || tile_q > 192 || warps != tile_q / 16 + 4 {
+        return refuse(format!(
+            "with sm90, 64 rows of a tile take four warps and loading takes four more: tile q 64, \
+             128 or 192 and warps 8, 12 or 16, not tile q {tile_q} and warps {warps}"
+        ));
+    }
+    if tile_kv % 64 != 0 || tile_kv > 128 || tile_kv == 0 {
+        return refuse(format!("with sm90, tile kv is 64 or 128, not {tile_kv}"));
+    }
+    Ok(())
+}
+
+/// Refuses a sweep that needs more than a block can have.
+pub(crate) fn check_fits(
+    problem: &Problem<'_>,
+    target: &Target,
+    pass: &str,
+    s: &PassSchedule,
+    need: Need,
+) -> Result<(), Error> {
+    let infeasible = |needed: String, available: String| Error::Infeasible {
+        what: format!("{}, {pass} with {s}", problem.instance.program.name),
+        target: target.name(),
+        needed,
+        available,
+        help: "; smaller tiles or fewer stages need less".to_owned(),
+    };
+    if !target.families().contains(&Family::Sm90) {
+        return Err(infeasible("instructions of sm90".to_owned(), "none".to_owned()));
+    }
+    if need.shared > target.shared_per_block {
+        let bytes = |x: u32| format!("{x} bytes of shared memory");
+        return Err(infeasible(bytes(need.shared), bytes(target.shared_per_block)));
+    }
+    let (_, most) = registers(s);
+    if need.registers > most {
+        let registers = |x: u32| format!("{x} registers a thread");
+        return Err(infeasible(registers(need.registers), registers(most)));
+    }
+    Ok(())
+}
+
+/// Blocks of a multiprocessor.
+pub(crate) fn blocks(s: &PassSchedule, target: &Target, need: Need) -> u32 {
+    let fits = target.shared_per_multiprocessor >= 2 * (need.shared + 1024);
+    if computing(s) == 1 && fits { 2 } else { 1 }
+}
+
+/// What a matrix instruction of that many columns is called with.
+fn multiply(columns: u32) -> Multiply {
+    let registers: Vec<String> = (0..columns / 2).map(|n| format!("%{n}")).collect();
+    Multiply {
+        columns,
+        blocks: (0..columns / 8).collect(),
+        count: columns / 8,
+        accumulators: columns / 2,
+        registers: registers.join(", "),
+    }
+}
+
+impl Builder<'_> {
+    /// Constants of a sweep beside those that every sweep has, and the instructions it uses.
+    pub(crate) fn warpgroup_constants(&mut self, s: &PassSchedule, widths: &[u32], blocks: u32) {
+        let (loading, computing) = registers(s);
+        self.constant("int", "BLOCKS_PER_MULTIPROCESSOR", blocks, "");
+        self.constant("int", "LOADING_REGISTERS", loading, "of a thread that loads");
+        self.constant("int", "COMPUTING_REGISTERS", computing, "of a thread that computes");
+        let widths: std::collections::BTreeSet<u32> = widths.iter().copied().collect();
+        self.values.multiplies = widths.into_iter().map(multiply).collect();
+    }
+}
+

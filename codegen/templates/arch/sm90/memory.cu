@@ -1,0 +1,58 @@
+__device__ __forceinline__ unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
+
+// Asynchronous copies of 16 bytes from device to shared memory. Without `valid` the 16 bytes become zero and nothing
+// is read.
+__device__ __forceinline__ void copy_async(void* to, const void* from, bool valid) {
+    const int bytes = valid ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
+}
+
+// A barrier in shared memory: its phase ends with the last of a number of arrivals, and phases are told apart by their
+// parity. Until the first phase has ended, waiting for parity 1 returns at once.
+struct Barrier {
+    unsigned long long state;
+
+    __device__ __forceinline__ void start(int arrivals) {
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&state)), "r"(arrivals) : "memory");
+    }
+
+    __device__ __forceinline__ void arrive() {
+        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&state)) : "memory");
+    }
+
+    // Arrives when the copies that this thread has started so far are done.
+    __device__ __forceinline__ void arrive_when_copied() {
+        asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(&state)) : "memory");
+    }
+
+    __device__ __forceinline__ void wait(unsigned parity) {
+        asm volatile("{\n"
+                     ".reg .pred done;\n"
+                     "again%=:\n"
+                     "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                     "@!done bra again%=;\n"
+                     "}" ::"r"(shared_address(&state)), "r"(parity) : "memory");
+    }
+};
+
+// Makes barriers that one thread has started known to the copies of others.
+__device__ __forceinline__ void fence_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+// What was written to shared memory by copies and stores is read next by matrix products.
+__device__ __forceinline__ void fence_operands() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Waits for `threads` threads at the hardware's barrier `id`; arriving there does not wait.
+__device__ __forceinline__ void meet(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+__device__ __forceinline__ void pass(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+
+// Hands registers from the warps that load to those that compute.
+template <int COUNT>
+__device__ __forceinline__ void give_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT)); }
+template <int COUNT>
+__device__ __forceinline__ void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT)); }
+
+// The same address by way of another lane: what was read there before is read again, which spares the registers to keep it.
+template <class T>
+__device__ __forceinline__ const T* read_again(const T* at) {
+    return static_cast<const T*>(__cvta_shared_to_generic(__shfl_sync(~0u, shared_address(at), 0)));
+}
