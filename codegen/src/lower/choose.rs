@@ -18,9 +18,9 @@ fn usual(family: Family, knob: KnobName) -> &'static [i64] {
         (Family::Sm80, KnobName::Warps) => &[4, 8, 2, 1],
         (Family::Sm80, KnobName::Stages) => &[2, 1, 3],
         (Family::Sm90, KnobName::TileQ) => &[128, 64, 192],
-        (Family::Sm90, KnobName::TileKv) => &[128, 64],
+        (Family::Sm90, KnobName::TileKv) => &[128, 64, 32],
         (Family::Sm90, KnobName::Warps) => &[12, 8, 16],
-        (Family::Sm90, KnobName::Stages) => &[2, 3, 1, 4],
+        (Family::Sm90, KnobName::Stages) => &[2, 3, 4],
     }
 }
 
@@ -103,7 +103,7 @@ fn need(
     match pass {
         Pass::Forward if s.family == Family::Sm90 => {
             let products = weight_reads_product(problem);
-            let need = warpgroups::forward_need(problem, s, fields, products);
+            let need = warpgroups::forward_need(problem, s, (fields, fields), products);
             warpgroups::check_fits(problem, target, pass.name(), s, need)?;
             Ok(need)
         }
@@ -186,10 +186,7 @@ fn warpgroup_cost(problem: &Problem<'_>, s: &PassSchedule) -> f64 {
     // Keys are gathered once for a tile of rows, and two warpgroups work while others wait.
     let gathering = 1.0 + 24.0 / f64::from(s.tile_q);
     let steps = 1.0 + 16.0 / f64::from(s.tile_kv);
-    let waiting = match s.stages {
-        1 => 1.3,
-        2 => 1.0,
-        _ => 1.01,
-    };
+    // Keys in flight behind those that are worked on.
+    let waiting = 1.0 + 8.0 / f64::from((s.stages - 1) * s.tile_kv);
     0.3 * edges / used * gathering * steps * waiting
 }
