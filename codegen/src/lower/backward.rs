@@ -2,7 +2,7 @@
 //! queries, and what is finished when sums are complete ([`super::reduce`]).
 
 use super::elementwise::{Body, Domain, Expressions};
-use super::matmul::{self, Need};
+use super::matmul::{self, Fields, Need};
 use super::module::{Builder, row_dot_buffer};
 use super::reduce::Sums;
 use super::topk::TopK;
@@ -179,13 +179,12 @@ fn sweeps(
     target: &Target,
 ) -> Result<(), Error> {
     let s = &schedule.backward;
-    let column_fields = 3 + usize::from(b.values.uses_gate) + b.values.column_fields.len();
-    let row_fields = 2 + b.values.row_fields.len();
+    let fields = Fields::of(&b.values);
     let (row_sums, key_sums) = (b.values.row_sums.len(), b.values.key_sums.len());
     b.constant("int", "ROW_SUMS", row_sums, "");
     b.constant("int", "KEY_SUMS", key_sums, "");
     if b.values.has_rows {
-        let need = matmul::rows_need(problem, s, column_fields);
+        let need = matmul::rows_need(problem, s, fields);
         matmul::check_fits(problem, target, "backward by rows", s, need)?;
         let positions = b.values.shapes[0].positions;
         b.tiles(&TopK::of(problem, schedule), positions)?;
@@ -194,7 +193,7 @@ fn sweeps(
         b.launch("backward_rows", [&blocks, &[Factor::Hkv], &[]], need.threads, need.shared);
     }
     if b.values.has_keys {
-        let need = matmul::keys_need(problem, s, row_fields);
+        let need = matmul::keys_need(problem, s, fields);
         matmul::check_fits(problem, target, "backward by keys", s, need)?;
         b.constant("int", "KEYS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
         key_sweep(b, problem, schedule, need);

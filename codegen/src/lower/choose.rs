@@ -1,7 +1,7 @@
 //! The compiler's own choice of a schedule.
 
-use super::matmul::{self, Need};
-use crate::{Error, PassSchedule, Problem, Schedule, Target};
+use super::matmul::{self, Fields, Need};
+use crate::{Error, KernelPlan, Module, PassSchedule, Problem, Schedule, Target};
 use sparsek_dsl::ir::{KnobName, Pass};
 
 /// Queries of a chunk: long enough that its list is little more than k keys, short enough that there
@@ -33,8 +33,9 @@ impl Schedule {
 fn best(problem: &Problem<'_>, target: &Target, pass: Pass) -> Result<PassSchedule, Error> {
     let mut found: Option<(f64, PassSchedule)> = None;
     let mut refused: Option<Error> = None;
+    let fields = fields(problem, target, pass);
     for s in candidates(problem, pass) {
-        match need(problem, target, pass, &s) {
+        match need(problem, target, pass, &s, fields) {
             Ok(need) => {
                 let cost = cost(problem, target, pass, &s, need);
                 if found.is_none_or(|(least, _)| cost < least) {
@@ -73,17 +74,32 @@ fn candidates(problem: &Problem<'_>, pass: Pass) -> Vec<PassSchedule> {
     all
 }
 
+/// Fields of rows and columns, which are known once the program is lowered: with a schedule so small that
+/// it fits if any does. They depend on none.
+fn fields(problem: &Problem<'_>, target: &Target, pass: Pass) -> Fields {
+    let tile_q = problem.group.max(1).next_multiple_of(16);
+    let s = PassSchedule { tile_q, tile_kv: 16, warps: tile_q / 16, stages: 1 };
+    let schedule = Schedule { chunk: CHUNK, forward: s, backward: s };
+    let module = match pass {
+        Pass::Forward => Module::Forward,
+        Pass::Backward => Module::Backward,
+    };
+    match KernelPlan::new(module, problem, &schedule, target) {
+        Ok(plan) => Fields::of(&plan.values),
+        Err(_) => Fields { row: 8 + problem.given.len(), column: 8 + problem.given.len() },
+    }
+}
+
 /// What the pass needs, the larger of its sweeps; an error when it does not fit.
 fn need(
     problem: &Problem<'_>,
     target: &Target,
     pass: Pass,
     s: &PassSchedule,
+    fields: Fields,
 ) -> Result<Need, Error> {
     let schedule = Schedule { chunk: CHUNK, forward: *s, backward: *s };
     matmul::check_shape(problem, &schedule, pass.name(), s)?;
-    // Fields of rows and columns are not known before the program is lowered: an upper bound.
-    let fields = 8 + problem.given.len();
     match pass {
         Pass::Forward => {
             let need = matmul::forward_need(problem, s, fields);

@@ -1,7 +1,7 @@
 //! The forward module: tile lists, then one sweep over rows with the online softmax.
 
 use super::elementwise::{Body, Domain, Expressions, float};
-use super::matmul;
+use super::matmul::{self, Fields};
 use super::module::Builder;
 use super::topk::TopK;
 use crate::plan::PairFunction;
@@ -35,8 +35,7 @@ pub(crate) fn lower(
 
     let positions = b.values.shapes[0].positions;
     b.tiles(&TopK::of(problem, schedule), positions)?;
-    let column_fields = 3 + usize::from(b.values.uses_gate) + b.values.column_fields.len();
-    let need = matmul::forward_need(problem, s, column_fields);
+    let need = matmul::forward_need(problem, s, Fields::of(&b.values));
     matmul::check_fits(problem, target, "forward", s, need)?;
     b.constant("int", "BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
     b.constant("int", "STEP", matmul::forward_step(s), "keys of a streamed tile at a time");

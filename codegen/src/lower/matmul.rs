@@ -1,7 +1,7 @@
 //! Sweeps: shapes of tiles, and what a schedule needs of a multiprocessor.
 
 use super::module::Builder;
-use crate::plan::Shape;
+use crate::plan::{Shape, Values};
 use crate::{Error, PassSchedule, Problem, Schedule, Target};
 
 /// How many rows of a tile stand for how many positions and heads.
@@ -12,6 +12,22 @@ pub(crate) fn shape(name: &'static str, rows: u32, group: u32) -> Shape {
     let positions = 1 << (rows / heads).ilog2();
     let filled = positions * heads == rows && parts * heads == group;
     Shape { name, positions, heads, parts, filled }
+}
+
+/// How many fields of four bytes the structs `Row` and `Column` have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fields {
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+}
+
+impl Fields {
+    pub(crate) fn of(values: &Values) -> Fields {
+        Fields {
+            row: 2 + values.row_fields.len(),
+            column: 3 + usize::from(values.uses_gate) + values.column_fields.len(),
+        }
+    }
 }
 
 /// What one sweep needs of a multiprocessor.
@@ -49,6 +65,9 @@ fn tile_bytes(problem: &Problem<'_>, rows: u32) -> u32 {
     rows * (problem.instance.d as u32 + 8) * problem.instance.elem.bytes() as u32
 }
 
+/// Bytes of `TileData` and of `KeyTile` in shared memory, with what aligns them: they depend on nothing.
+const TILE_DATA: u32 = 128;
+
 /// Rows of a warp's part of the stationary tile, in units of 16.
 fn parts(s: &PassSchedule) -> u32 {
     s.tile_q / (16 * s.warps)
@@ -84,34 +103,37 @@ pub(crate) fn forward_step(s: &PassSchedule) -> u32 {
     [64, 32].into_iter().find(fits).unwrap_or(16)
 }
 
-/// The forward sweep; `column_fields` are those of the struct `Column`.
-pub(crate) fn forward_need(problem: &Problem<'_>, s: &PassSchedule, column_fields: usize) -> Need {
+/// The forward sweep.
+pub(crate) fn forward_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> Need {
     let d = problem.instance.d as u32;
     let shared = tile_bytes(problem, s.tile_q)
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
-        + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1);
+        + (s.stages + 1) * s.tile_kv * 4 * (fields.column as u32 + 1)
+        + TILE_DATA;
     let q = if queries_in_registers(problem, s) { d / 4 } else { 0 };
     let registers = parts(s) * (d / 2 + forward_step(s) / 2 + 16) + q + 40 + split(problem, s);
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 
 /// The backward's row sweep.
-pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, column_fields: usize) -> Need {
+pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> Need {
     let d = problem.instance.d as u32;
     let shared = 2 * tile_bytes(problem, s.tile_q)
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
-        + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1)
-        + 4 * s.tile_q;
+        + (s.stages + 1) * s.tile_kv * 4 * (fields.column as u32 + 1)
+        + 4 * s.tile_q
+        + TILE_DATA;
     let registers = parts(s) * (d / 2 + s.tile_kv + 24) + 48 + split(problem, s);
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 
-/// The backward's key sweep; `row_fields` are those of the struct `Row`.
-pub(crate) fn keys_need(problem: &Problem<'_>, s: &PassSchedule, row_fields: usize) -> Need {
+/// The backward's key sweep.
+pub(crate) fn keys_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> Need {
     let shared = 2 * tile_bytes(problem, s.tile_q)
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
-        + (s.stages + 1) * s.tile_kv * 4 * row_fields as u32
-        + 16;
+        + (s.stages + 1) * s.tile_kv * 4 * fields.row as u32
+        + 4 * s.tile_q * fields.column as u32
+        + TILE_DATA;
     let (width, _) = slice(problem.instance.d as u32);
     let registers = parts(s) * (width + s.tile_kv + 16) + 40 + split(problem, s);
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }

@@ -1,5 +1,6 @@
 // The row sweep: a tile of queries stays, the keys it sees stream past. Gives d_q and sums over keys.
 struct RowsShared {
+    TileData data;
     elem q[TILE_Q * ROW];
     elem d_o[TILE_Q * ROW];
     elem k[STAGES][TILE_KV * ROW];
@@ -21,8 +22,8 @@ __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M
                                            const elem* v, const Column* columns, RowSums<M>& sums, float (&d_q)[M][D / 8][4],
                                            int warp_row, int lane) {
     float scores[M][TILE_KV / 8][4], products[M][TILE_KV / 8][4];
-    product<M, TILE_KV>(scores, shared.q, warp_row, k, lane);
-    product<M, TILE_KV>(products, shared.d_o, warp_row, v, lane);
+    product<M, TILE_KV>(scores, shared.q + warp_row * ROW, k, lane);
+    product<M, TILE_KV>(products, shared.d_o + warp_row * ROW, v, lane);
 #pragma unroll
     for (int n = 0; n < TILE_KV / 8; ++n)
 #pragma unroll
@@ -41,16 +42,19 @@ __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M
 <% endfor %><% if has_threshold %>                    sums.threshold[m][h] += gate > 0.0f && gate < 1.0f ? pair.d_gate : 0.0f;
 <% endif %>                }
         }
-<% if has_d_q %>    add_weighted<M, TILE_KV, D>(d_q, scores, k, 0, lane);
+<% if has_d_q %>    add_weighted<M, TILE_KV, D>(d_q, scores, k, lane);
 <% endif %>}
 
 extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCESSOR) backward_rows(const __grid_constant__ Arguments a) {
     constexpr int M = TILE_Q / (16 * WARPS);
     extern __shared__ __align__(16) unsigned char memory[];
     RowsShared& shared = *reinterpret_cast<RowsShared*>(memory);
-    Tile tile;
-    if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, tile)) return;
-    const TileColumns all = tile_columns(a, tile);
+    Tile found;
+    if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, found)) return;
+    if (threadIdx.x == 0) shared.data = tile_data(a, found);
+    __syncthreads();
+    const Tile& tile = shared.data.tile;
+    const TileColumns& all = shared.data.columns;
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
     const Uniform x = load_uniform(a, tile.s, tile.g);
     const int tiles = (all.total + TILE_KV - 1) / TILE_KV;
@@ -68,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCE
     }
     __syncthreads();
     for (int t = 0; t < STAGES - 1; ++t) {
-        if (t < tiles) copy_key_rows<THREADS>(a, tile, shared.keys[t], shared.k[t], shared.v[t]);
+        if (t < tiles) copy_key_rows<THREADS>(a, shared.data, shared.keys[t], shared.k[t], shared.v[t]);
         commit_copies();
     }
     Row rows[M][2];
@@ -86,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCE
         if constexpr (STAGES > 1) wait_copies<STAGES - 2>();
         __syncthreads();
         const int coming = t + STAGES - 1, slot = coming % STAGES;
-        if (coming < tiles) copy_key_rows<THREADS>(a, tile, shared.keys[coming % (STAGES + 1)], shared.k[slot], shared.v[slot]);
+        if (coming < tiles) copy_key_rows<THREADS>(a, shared.data, shared.keys[coming % (STAGES + 1)], shared.k[slot], shared.v[slot]);
         commit_copies();
         if constexpr (STAGES == 1) {
             wait_copies<0>();
