@@ -35,13 +35,20 @@ pub(crate) fn lower(
 
     let positions = b.values.shapes[0].positions;
     b.tiles(&TopK::of(problem, schedule), positions)?;
-    let need = matmul::forward_need(problem, s, Fields::of(&b.values));
+    let fields = Fields::of(&b.values);
+    let need = matmul::forward_need(problem, s, fields);
     matmul::check_fits(problem, target, "forward", s, need)?;
     b.constant("int", "BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+    b.constant("int", "SHARED", need.shared, "bytes of a block");
     b.constant("int", "STEP", matmul::forward_step(s), "keys of a streamed tile at a time");
+    let unrolled = matmul::unrolled(problem, matmul::parts(s), fields);
+    b.constant("int", "UNROLLED", unrolled, "steps of 16 of the head dimension");
     b.constant("bool", "QUERIES_IN_REGISTERS", matmul::queries_in_registers(problem, s), "");
+    let (width, slices) = matmul::rows_slice(problem);
+    b.constant("int", "SLICE", width, "columns of the output that a block accumulates");
     let blocks = [Factor::Blocks(u64::from(positions))];
-    b.launch("forward", [&blocks, &[Factor::Hkv], &[]], need.threads, need.shared);
+    let slices = [Factor::Literal(u64::from(slices))];
+    b.launch("forward", [&blocks, &[Factor::Hkv], &slices], need.threads, need.shared);
     Ok(b.finish())
 }
 

@@ -11,7 +11,7 @@ __device__ __forceinline__ void product(float (&scores)[M][COLUMNS / 8][4], cons
         for (int n = 0; n < COLUMNS / 8; ++n)
 #pragma unroll
             for (int e = 0; e < 4; ++e) scores[m][n][e] = 0.0f;
-#pragma unroll
+#pragma unroll UNROLLED
     for (int k = 0; k < D; k += 16) {
         Left a[M];
 #pragma unroll
@@ -73,6 +73,11 @@ __device__ __forceinline__ void add_weighted(float (&sum)[M][WIDTH / 8][4], cons
         }
     }
 }
+
+// The first of WIDTH columns of the head dimension that a block accumulates: the last slice overlaps the one before where D
+// is no multiple of the width, and both write the same numbers there.
+template <int WIDTH>
+__device__ __forceinline__ int slice_from() { return WIDTH == D ? 0 : min(static_cast<int>(blockIdx.z) * WIDTH, D - WIDTH); }
 
 // Sum and maximum over the four lanes that share a row.
 __device__ __forceinline__ float row_sum(float x) {

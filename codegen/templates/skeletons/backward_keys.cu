@@ -24,6 +24,7 @@ struct KeysShared {
     int latest_from, earliest_to;
     int range_from, range_to;
 };
+static_assert(sizeof(KeysShared) <= KEYS_SHARED, "the launch gives less");
 
 // Accumulators of 16 M keys: columns SLICE_FROM.. of d_k and d_v, and sums over queries.
 template <int M>
@@ -32,10 +33,6 @@ struct KeyGradients {
     float d_v[M][SLICE / 8][4];
     float sums[M][2][KEY_SUMS + 1];
 };
-
-// Columns of the head dimension that a block accumulates: the last slice overlaps the one before where D is no multiple
-// of the width, and both write the same numbers there.
-__device__ __forceinline__ int slice_from() { return min(static_cast<int>(blockIdx.z) * SLICE, D - SLICE); }
 
 template <bool FULL, int M>
 __device__ __forceinline__ void sweep_rows(const Uniform& x, const KeysShared& shared, const elem* q, const elem* d_o,
@@ -63,8 +60,8 @@ __device__ __forceinline__ void sweep_rows(const Uniform& x, const KeysShared& s
 <% for n in key_sums %>                    sums.sums[m][h][${ n.index }$] += <% if n.is_d_gate %>gate > 0.0f && gate < 1.0f ? pair.sum_${ n.index }$ : 0.0f<% else %>pair.sum_${ n.index }$<% endif %>;
 <% endfor %>                }
         }
-<% if has_d_v %>    add_weighted<M, TILE_KV, SLICE>(sums.d_v, products, d_o + slice_from(), lane);
-<% endif %><% if has_d_k %>    add_weighted<M, TILE_KV, SLICE>(sums.d_k, scores, q + slice_from(), lane);
+<% if has_d_v %>    add_weighted<M, TILE_KV, SLICE>(sums.d_v, products, d_o + slice_from<SLICE>(), lane);
+<% endif %><% if has_d_k %>    add_weighted<M, TILE_KV, SLICE>(sums.d_k, scores, q + slice_from<SLICE>(), lane);
 <% endif %>}
 
 // Streamed tile t: a block of positions of [from, to) and one part of the group's heads.
@@ -216,7 +213,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
             float* to = partial_of(a, shared.keys.g, shared.keys.chunk, shared.keys.slot + row);
 #pragma unroll
             for (int n = 0; n < SLICE / 8; ++n) {
-                const int d = slice_from() + 8 * n + lane % 4 * 2;
+                const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
 <% if has_d_k %>                *reinterpret_cast<float2*>(to + d) = make_float2(sums.d_k[m][n][2 * h], sums.d_k[m][n][2 * h + 1]);
 <% endif %><% if has_d_v %>                *reinterpret_cast<float2*>(to + PARTIAL_V + d) = make_float2(sums.d_v[m][n][2 * h], sums.d_v[m][n][2 * h + 1]);
 <% endif %>            }
@@ -319,7 +316,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
 <% endif %><% if has_d_v %>            elem* d_v = a.d_v + keys.s.row * a.d_v_batch + token * a.d_v_position + keys.g * a.d_v_head;
 <% endif %>#pragma unroll
             for (int n = 0; n < SLICE / 8; ++n) {
-                const int d = slice_from() + 8 * n + lane % 4 * 2;
+                const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
 <% if has_d_k %>                const float2 more_k = selected ? *reinterpret_cast<const float2*>(selected + d) : float2{};
                 store_pair(d_k + d, sums.d_k[m][n][2 * h] + more_k.x, sums.d_k[m][n][2 * h + 1] + more_k.y);
 <% endif %><% if has_d_v %>                const float2 more_v = selected ? *reinterpret_cast<const float2*>(selected + PARTIAL_V + d) : float2{};

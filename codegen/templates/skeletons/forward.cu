@@ -24,12 +24,13 @@ struct Shared {
     Column columns[STAGES + 1][TILE_KV];
     int keys[STAGES + 1][TILE_KV];
 };
+static_assert(sizeof(Shared) <= SHARED, "the launch gives less");
 
 // STEP keys: scores, softmax, weighted values.
 template <bool FULL>
 __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const Row (&rows)[M][2], const elem* k, const elem* v,
                                        const Column* columns, const Left (&q)[M][D / 16],
-                                       const elem* q_tile, Softmax<M>& softmax, float (&o)[M][D / 8][4], int warp_row, int lane) {
+                                       const elem* q_tile, Softmax<M>& softmax, float (&o)[M][SLICE / 8][4], int warp_row, int lane) {
     float scores[M][STEP / 8][4];
     if constexpr (QUERIES_IN_REGISTERS) product<M, STEP>(scores, q, k, lane);
     else product<M, STEP>(scores, q_tile, k, lane);
@@ -71,7 +72,7 @@ __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const
                     p = SEES_ALL<FULL> || p > 0.0f ? value : 0.0f;
                 }
         }
-    add_weighted<M, STEP, D>(o, scores, v, lane);
+    add_weighted<M, STEP, SLICE>(o, scores, v + slice_from<SLICE>(), lane);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR) forward(const __grid_constant__ Arguments a) {
@@ -110,7 +111,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
 
     Softmax<M> softmax;
     softmax.start(x, rows);
-    float o[M][D / 8][4] = {};
+    float o[M][SLICE / 8][4] = {};
     Left q[M][D / 16];
     // A thread looks after at most one column of a tile.
     const int own = threadIdx.x;
@@ -164,10 +165,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
             if (!row_exists<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4, i, head)) continue;
             elem* to = a.o + tile.s.row * a.o_batch + (tile.s.start + i) * a.o_position + head * a.o_head;
 #pragma unroll
-            for (int n = 0; n < D / 8; ++n) {
+            for (int n = 0; n < SLICE / 8; ++n) {
                 const float scale = softmax.inverse[m][h];
-                store_pair(to + 8 * n + lane % 4 * 2, o[m][n][2 * h] * scale, o[m][n][2 * h + 1] * scale);
+                store_pair(to + slice_from<SLICE>() + 8 * n + lane % 4 * 2, o[m][n][2 * h] * scale, o[m][n][2 * h + 1] * scale);
             }
-            if (lane % 4 == 0) a.lse[(tile.s.row * a.hq + head) * a.n + tile.s.start + i] = softmax.lse[m][h];
+            if (lane % 4 == 0 && blockIdx.z == 0) a.lse[(tile.s.row * a.hq + head) * a.n + tile.s.start + i] = softmax.lse[m][h];
         }
 }
