@@ -2,7 +2,7 @@
 //! queries, and what is finished when sums are complete ([`super::reduce`]).
 
 use super::elementwise::{Body, Domain, Expressions};
-use super::matmul::{self, Need};
+use super::matmul::{self, Fields, Need};
 use super::module::{Builder, row_dot_buffer};
 use super::reduce::Sums;
 use super::topk::TopK;
@@ -179,24 +179,31 @@ fn sweeps(
     target: &Target,
 ) -> Result<(), Error> {
     let s = &schedule.backward;
-    let column_fields = 3 + usize::from(b.values.uses_gate) + b.values.column_fields.len();
-    let row_fields = 2 + b.values.row_fields.len();
+    let fields = Fields::of(&b.values);
     let (row_sums, key_sums) = (b.values.row_sums.len(), b.values.key_sums.len());
+    let unrolled = matmul::unrolled(problem, matmul::parts(s), fields);
+    b.constant("int", "UNROLLED", unrolled, "steps of 16 of the head dimension");
     b.constant("int", "ROW_SUMS", row_sums, "");
     b.constant("int", "KEY_SUMS", key_sums, "");
     if b.values.has_rows {
-        let need = matmul::rows_need(problem, s, column_fields);
+        let need = matmul::rows_need(problem, s, fields);
         matmul::check_fits(problem, target, "backward by rows", s, need)?;
         let positions = b.values.shapes[0].positions;
         b.tiles(&TopK::of(problem, schedule), positions)?;
         b.constant("int", "ROWS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+        b.constant("int", "ROWS_SHARED", need.shared, "bytes of a block");
+        let (width, slices) = matmul::rows_slice(problem);
+        let slices = if b.values.has_d_q { slices } else { 1 };
+        b.constant("int", "ROWS_SLICE", width, "columns of d_q that a block accumulates");
         let blocks = [Factor::Blocks(u64::from(positions))];
-        b.launch("backward_rows", [&blocks, &[Factor::Hkv], &[]], need.threads, need.shared);
+        let grid: [&[Factor]; 3] = [&blocks, &[Factor::Hkv], &[Factor::Literal(u64::from(slices))]];
+        b.launch("backward_rows", grid, need.threads, need.shared);
     }
     if b.values.has_keys {
-        let need = matmul::keys_need(problem, s, row_fields);
+        let need = matmul::keys_need(problem, s, fields);
         matmul::check_fits(problem, target, "backward by keys", s, need)?;
         b.constant("int", "KEYS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+        b.constant("int", "KEYS_SHARED", need.shared, "bytes of a block");
         key_sweep(b, problem, schedule, need);
     }
     Ok(())
@@ -205,7 +212,7 @@ fn sweeps(
 fn key_sweep(b: &mut Builder<'_>, problem: &Problem<'_>, schedule: &Schedule, need: Need) {
     let s = &schedule.backward;
     let d = problem.instance.d as u32;
-    let (width, slices) = matmul::slice(d);
+    let (width, slices) = matmul::slice(problem);
     let sums = b.values.key_sums.len() as u32;
     let of_k = if b.values.has_d_k { d } else { 0 };
     let of_v = if b.values.has_d_v { d } else { 0 };

@@ -1,8 +1,8 @@
 //! The compiler's own choice of a schedule.
 
-use super::matmul::{self, Need};
+use super::matmul::{self, Fields, Need};
 use super::warpgroups;
-use crate::{Error, Family, PassSchedule, Problem, Schedule, Target};
+use crate::{Error, Family, KernelPlan, Module, PassSchedule, Problem, Schedule, Target};
 use sparsek_dsl::Elem;
 use sparsek_dsl::ir::{KnobName, Op, Pass};
 
@@ -39,8 +39,9 @@ impl Schedule {
 fn best(problem: &Problem<'_>, target: &Target, pass: Pass) -> Result<PassSchedule, Error> {
     let mut found: Option<(f64, PassSchedule)> = None;
     let mut refused: Option<Error> = None;
+    let fields = fields(problem, target, pass);
     for s in candidates(problem, target, pass) {
-        match need(problem, target, pass, &s) {
+        match need(problem, target, pass, &s, fields) {
             Ok(need) => {
                 let cost = cost(problem, target, pass, &s, need);
                 if found.is_none_or(|(least, _)| cost < least) {
@@ -89,21 +90,37 @@ fn families(problem: &Problem<'_>, target: &Target, pass: Pass) -> &'static [Fam
     }
 }
 
+/// Fields of rows and columns, which are known once the program is lowered: with a schedule so small that
+/// it fits if any does. They depend on none.
+fn fields(problem: &Problem<'_>, target: &Target, pass: Pass) -> Fields {
+    let tile_q = problem.group.max(1).next_multiple_of(16);
+    let family = Family::Sm80;
+    let s = PassSchedule { family, tile_q, tile_kv: 16, warps: tile_q / 16, stages: 1 };
+    let schedule = Schedule { chunk: CHUNK, forward: s, backward: s };
+    let module = match pass {
+        Pass::Forward => Module::Forward,
+        Pass::Backward => Module::Backward,
+    };
+    match KernelPlan::new(module, problem, &schedule, target) {
+        Ok(plan) => Fields::of(&plan.values),
+        Err(_) => Fields { row: 8 + problem.given.len(), column: 8 + problem.given.len() },
+    }
+}
+
 /// What the pass needs, the larger of its sweeps; an error when it does not fit.
 fn need(
     problem: &Problem<'_>,
     target: &Target,
     pass: Pass,
     s: &PassSchedule,
+    fields: Fields,
 ) -> Result<Need, Error> {
     let schedule = Schedule { chunk: CHUNK, forward: *s, backward: *s };
     matmul::check_shape(problem, &schedule, pass.name(), s)?;
-    // Fields of rows and columns are not known before the program is lowered: an upper bound.
-    let fields = 8 + problem.given.len();
     match pass {
         Pass::Forward if s.family == Family::Sm90 => {
             let products = weight_reads_product(problem);
-            let need = warpgroups::forward_need(problem, s, (fields, fields), products);
+            let need = warpgroups::forward_need(problem, s, fields, products);
             warpgroups::check_fits(problem, target, pass.name(), s, need)?;
             Ok(need)
         }

@@ -1,7 +1,7 @@
 //! The forward module: tile lists, then one sweep over rows with the online softmax.
 
 use super::elementwise::{Body, Domain, Expressions, float};
-use super::matmul;
+use super::matmul::{self, Fields};
 use super::module::Builder;
 use super::topk::TopK;
 use super::warpgroups;
@@ -36,31 +36,34 @@ pub(crate) fn lower(
 
     let positions = b.values.shapes[0].positions;
     b.tiles(&TopK::of(problem, schedule), positions)?;
-    let column_fields = 3 + usize::from(b.values.uses_gate) + b.values.column_fields.len();
+    let fields = Fields::of(&b.values);
     match s.family {
         Family::Sm80 => {
-            let need = matmul::forward_need(problem, s, column_fields);
+            let need = matmul::forward_need(problem, s, fields);
             matmul::check_fits(problem, target, "forward", s, need)?;
             b.constant("int", "BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+            b.constant("int", "SHARED", need.shared, "bytes of a block");
             b.constant("int", "STEP", matmul::forward_step(s), "keys of a streamed tile at a time");
-            b.constant("bool", "QUERIES_IN_REGISTERS", matmul::queries_in_registers(problem, s), "");
+            let unrolled = matmul::unrolled(problem, matmul::parts(s), fields);
+            b.constant("int", "UNROLLED", unrolled, "steps of 16 of the head dimension");
+            let held = matmul::queries_in_registers(problem, s);
+            b.constant("bool", "QUERIES_IN_REGISTERS", held, "");
+            let (width, slices) = matmul::rows_slice(problem);
+            b.constant("int", "SLICE", width, "columns of the output that a block accumulates");
             let blocks = [Factor::Blocks(u64::from(positions))];
-            b.launch("forward", [&blocks, &[Factor::Hkv], &[]], need.threads, need.shared);
+            let slices = [Factor::Literal(u64::from(slices))];
+            b.launch("forward", [&blocks, &[Factor::Hkv], &slices], need.threads, need.shared);
         }
         Family::Sm90 => {
-            let row_fields = 2 + b.values.row_fields.len();
-            let need = warpgroups::forward_need(
-                problem,
-                s,
-                (row_fields, column_fields),
-                b.values.needs_product,
-            );
+            let need = warpgroups::forward_need(problem, s, fields, b.values.needs_product);
             warpgroups::check_fits(problem, target, "forward", s, need)?;
-            let in_registers = warpgroups::queries_in_registers(problem, s);
-            b.constant("bool", "QUERIES_IN_REGISTERS", in_registers, "");
-            b.constant("int", "QUERY_BUFFERS", warpgroups::query_buffers(problem, s), "tiles of queries in shared memory");
+            let held = warpgroups::queries_in_registers(problem, s);
+            b.constant("bool", "QUERIES_IN_REGISTERS", held, "");
+            let buffers = warpgroups::query_buffers(problem, s);
+            b.constant("int", "QUERY_BUFFERS", buffers, "tiles of queries in shared memory");
             let blocks = warpgroups::blocks(s, target, need);
-            b.warpgroup_constants(s, &[s.tile_kv / 2, s.tile_kv, problem.instance.d as u32], blocks);
+            let widths = [s.tile_kv / 2, s.tile_kv, problem.instance.d as u32];
+            b.warpgroup_constants(s, &widths, blocks);
             let blocks = [Factor::Literal(u64::from(blocks)), Factor::Multiprocessors];
             b.launch("forward", [&blocks, &[], &[]], need.threads, need.shared);
         }

@@ -1,7 +1,7 @@
 //! Sweeps in which one warpgroup loads and the others compute (`arch/sm90`): what their schedules need
 //! of a multiprocessor.
 
-use super::matmul::Need;
+use super::matmul::{Fields, Need};
 use super::module::Builder;
 use crate::plan::Multiply;
 use crate::{Error, Family, PassSchedule, Problem, Target};
@@ -45,13 +45,13 @@ pub(crate) fn query_buffers(problem: &Problem<'_>, s: &PassSchedule) -> u32 {
 pub(crate) fn forward_need(
     problem: &Problem<'_>,
     s: &PassSchedule,
-    (row_fields, column_fields): (usize, usize),
+    fields: Fields,
     needs_product: bool,
 ) -> Need {
     let d = problem.instance.d as u32;
-    let queries = query_buffers(problem, s) * (tile_bytes(problem, s.tile_q) + s.tile_q * 4 * row_fields as u32 + 48);
+    let queries = query_buffers(problem, s) * (tile_bytes(problem, s.tile_q) + s.tile_q * 4 * fields.row as u32 + 48);
     let tiles = 2 * s.stages * tile_bytes(problem, s.tile_kv);
-    let columns = (s.stages + 1) * s.tile_kv * 4 * column_fields as u32;
+    let columns = (s.stages + 1) * s.tile_kv * 4 * fields.column as u32;
     let barriers = 8 * (4 + 4 * s.stages);
     // Accumulators of the output, scores, weights of the tile before, and the products that a
     // weight reads.

@@ -173,7 +173,7 @@ __device__ double tau_before(const Arguments& a, long long bound, int chunk) {
     return greatest;
 }
 
-extern "C" __global__ void __launch_bounds__(256) plan_tau(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(256, TAU_BLOCKS) plan_tau(const __grid_constant__ Arguments a) {
     __shared__ float own[CHUNK];
     __shared__ int arrived[PARTS + 1];  // before each part
     __shared__ double tau_after[PARTS];

@@ -18,9 +18,13 @@ struct KeysShared {
     elem q[STAGES][TILE_KV * ROW];
     elem d_o[STAGES][TILE_KV * ROW];
     Row rows[STAGES + 1][TILE_KV];
+    // In registers these would be spilled.
+    Column columns[TILE_Q];
+    KeyTile keys;
     int latest_from, earliest_to;
     int range_from, range_to;
 };
+static_assert(sizeof(KeysShared) <= KEYS_SHARED, "the launch gives less");
 
 // Accumulators of 16 M keys: columns SLICE_FROM.. of d_k and d_v, and sums over queries.
 template <int M>
@@ -30,16 +34,12 @@ struct KeyGradients {
     float sums[M][2][KEY_SUMS + 1];
 };
 
-// Columns of the head dimension that a block accumulates: the last slice overlaps the one before where D is no multiple
-// of the width, and both write the same numbers there.
-__device__ __forceinline__ int slice_from() { return min(static_cast<int>(blockIdx.z) * SLICE, D - SLICE); }
-
 template <bool FULL, int M>
-__device__ __forceinline__ void sweep_rows(const Uniform& x, const Column (&columns)[M][2], const KeysShared& shared, const elem* q,
-                                           const elem* d_o, const Row* rows, KeyGradients<M>& sums, int warp_row, int lane) {
+__device__ __forceinline__ void sweep_rows(const Uniform& x, const KeysShared& shared, const elem* q, const elem* d_o,
+                                           const Row* rows, KeyGradients<M>& sums, int warp_row, int lane) {
     float scores[M][TILE_KV / 8][4], products[M][TILE_KV / 8][4];
-    product<M, TILE_KV>(scores, shared.k, warp_row, q, lane);
-    product<M, TILE_KV>(products, shared.v, warp_row, d_o, lane);
+    product<M, TILE_KV>(scores, shared.k + warp_row * ROW, q, lane);
+    product<M, TILE_KV>(products, shared.v + warp_row * ROW, d_o, lane);
 #pragma unroll
     for (int n = 0; n < TILE_KV / 8; ++n)
 #pragma unroll
@@ -49,7 +49,7 @@ __device__ __forceinline__ void sweep_rows(const Uniform& x, const Column (&colu
             for (int m = 0; m < M; ++m)
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
-                    const Column& c = columns[m][h];
+                    const Column& c = shared.columns[warp_row + 16 * m + 8 * h + lane / 4];
                     const float gate = gate_of<true>(r, c);
                     // Rows that stand for no query see nothing, in full tiles too.
                     const bool visible = (StreamTile::FILLED || r.i >= 0) && sees<FULL>(x, r, c);
@@ -60,8 +60,8 @@ __device__ __forceinline__ void sweep_rows(const Uniform& x, const Column (&colu
 <% for n in key_sums %>                    sums.sums[m][h][${ n.index }$] += <% if n.is_d_gate %>gate > 0.0f && gate < 1.0f ? pair.sum_${ n.index }$ : 0.0f<% else %>pair.sum_${ n.index }$<% endif %>;
 <% endfor %>                }
         }
-<% if has_d_v %>    add_weighted<M, TILE_KV, SLICE>(sums.d_v, products, d_o, slice_from(), lane);
-<% endif %><% if has_d_k %>    add_weighted<M, TILE_KV, SLICE>(sums.d_k, scores, q, slice_from(), lane);
+<% if has_d_v %>    add_weighted<M, TILE_KV, SLICE>(sums.d_v, products, d_o + slice_from<SLICE>(), lane);
+<% endif %><% if has_d_k %>    add_weighted<M, TILE_KV, SLICE>(sums.d_k, scores, q + slice_from<SLICE>(), lane);
 <% endif %>}
 
 // Streamed tile t: a block of positions of [from, to) and one part of the group's heads.
@@ -81,10 +81,11 @@ __device__ __forceinline__ void copy_streamed(const Arguments& a, const Tile& ti
     copy_query_rows<StreamTile, TILE_KV, THREADS>(d_o, a.d_o, a.d_o_batch, a.d_o_position, a.d_o_head, tile);
 }
 
-// Sweeps the queries of a tile of keys. `columns` are those of the lane's rows; the keys' rows are being copied.
+// Sweeps the queries of a tile of keys, whose rows are being copied.
 template <int M>
-__device__ __forceinline__ void sweep_queries(const Arguments& a, const Uniform& x, const KeyTile& keys, const Column (&columns)[M][2],
-                                              KeysShared& shared, KeyGradients<M>& sums, int warp_row, int lane) {
+__device__ __forceinline__ void sweep_queries(const Arguments& a, const Uniform& x, KeysShared& shared, KeyGradients<M>& sums,
+                                              int warp_row, int lane) {
+    const KeyTile& keys = shared.keys;
     const int blocks = keys.to > keys.from
         ? (keys.to + StreamTile::POSITIONS - 1) / StreamTile::POSITIONS - keys.from / StreamTile::POSITIONS : 0;
     const int tiles = blocks * StreamTile::PARTS;
@@ -96,7 +97,6 @@ __device__ __forceinline__ void sweep_queries(const Arguments& a, const Uniform&
     const int own = threadIdx.x;
     for (int t = 0; t < STAGES; ++t)
         if (own < TILE_KV) shared.rows[t][own] = load_row<StreamTile>(a, x, streamed_tile(keys, t), own);
-    const int latest_from = shared.latest_from, earliest_to = shared.earliest_to;
     for (int t = 0; t < tiles; ++t) {
         if constexpr (STAGES > 1) wait_copies<STAGES - 2>();
         __syncthreads();
@@ -110,12 +110,12 @@ __device__ __forceinline__ void sweep_queries(const Arguments& a, const Uniform&
         Row next = {};
         if (own < TILE_KV) next = load_row<StreamTile>(a, x, streamed_tile(keys, t + STAGES), own);
         const int from = streamed_tile(keys, t).from;
-        const bool full = latest_from <= from && from + StreamTile::POSITIONS <= earliest_to;
+        const bool full = shared.latest_from <= from && from + StreamTile::POSITIONS <= shared.earliest_to;
         const Row* rows = shared.rows[t % (STAGES + 1)];
         const elem* q = shared.q[t % STAGES];
         const elem* d_o = shared.d_o[t % STAGES];
-        if (full) sweep_rows<true>(x, columns, shared, q, d_o, rows, sums, warp_row, lane);
-        else sweep_rows<false>(x, columns, shared, q, d_o, rows, sums, warp_row, lane);
+        if (full) sweep_rows<true>(x, shared, q, d_o, rows, sums, warp_row, lane);
+        else sweep_rows<false>(x, shared, q, d_o, rows, sums, warp_row, lane);
         if (own < TILE_KV) shared.rows[(t + STAGES) % (STAGES + 1)][own] = next;
     }
     wait_copies<0>();
@@ -181,38 +181,39 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
     }
     if (threadIdx.x == 0) shared.latest_from = 0, shared.earliest_to = 0x7fffffff, shared.range_from = 0x7fffffff, shared.range_to = 0;
     __syncthreads();
-    Column columns[M][2];
-#pragma unroll
-    for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const int slot = keys.slot + warp_row + 16 * m + 8 * h + lane / 4;
-            columns[m][h] = selected_column(a, x, keys, slot < count ? list[slot] : -1);
-            if (slot < count) {
-                atomicMax(&shared.latest_from, columns[m][h].from);
-                atomicMin(&shared.earliest_to, columns[m][h].to);
-                atomicMin(&shared.range_from, columns[m][h].from);
-                atomicMax(&shared.range_to, columns[m][h].to);
-            }
+    for (int row = threadIdx.x; row < TILE_Q; row += THREADS) {
+        const int slot = keys.slot + row;
+        const Column c = selected_column(a, x, keys, slot < count ? list[slot] : -1);
+        shared.columns[row] = c;
+        if (slot < count) {
+            atomicMax(&shared.latest_from, c.from);
+            atomicMin(&shared.earliest_to, c.to);
+            atomicMin(&shared.range_from, c.from);
+            atomicMax(&shared.range_to, c.to);
         }
+    }
     __syncthreads();
-    keys.from = max(block * CHUNK, shared.range_from);
-    keys.to = min((block + 1) * CHUNK, shared.range_to);
+    if (threadIdx.x == 0) {
+        keys.from = max(block * CHUNK, shared.range_from);
+        keys.to = min((block + 1) * CHUNK, shared.range_to);
+        shared.keys = keys;
+    }
+    __syncthreads();
     KeyGradients<M> sums = {};
-    sweep_queries(a, x, keys, columns, shared, sums, warp_row, lane);
+    sweep_queries(a, x, shared, sums, warp_row, lane);
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            const int slot = keys.slot + warp_row + 16 * m + 8 * h + lane / 4;
+            const int row = warp_row + 16 * m + 8 * h + lane / 4;
             float sum[KEY_SUMS + 1];
 #pragma unroll
             for (int n = 0; n < KEY_SUMS; ++n) sum[n] = row_sum(sums.sums[m][h][n]);
-            if (slot >= count) continue;
-            float* to = partial_of(a, keys.g, keys.chunk, slot);
+            if (shared.columns[row].j < 0) continue;
+            float* to = partial_of(a, shared.keys.g, shared.keys.chunk, shared.keys.slot + row);
 #pragma unroll
             for (int n = 0; n < SLICE / 8; ++n) {
-                const int d = slice_from() + 8 * n + lane % 4 * 2;
+                const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
 <% if has_d_k %>                *reinterpret_cast<float2*>(to + d) = make_float2(sums.d_k[m][n][2 * h], sums.d_k[m][n][2 * h + 1]);
 <% endif %><% if has_d_v %>                *reinterpret_cast<float2*>(to + PARTIAL_V + d) = make_float2(sums.d_v[m][n][2 * h], sums.d_v[m][n][2 * h + 1]);
 <% endif %>            }
@@ -283,29 +284,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
         const int row = p / PER_ROW;
         copy_stationary(a, keys, row, row < count ? first + row : -1, shared, p % PER_ROW * (16 / static_cast<int>(sizeof(elem))));
     }
-    if (threadIdx.x == 0) shared.latest_from = first + count - 1, shared.earliest_to = min(first + WINDOW, keys.s.length);
+    for (int row = threadIdx.x; row < TILE_Q; row += THREADS)
+        shared.columns[row] = window_column(a, x, keys, row < count ? first + row : -1);
+    if (threadIdx.x == 0) {
+        keys.from = first;
+        keys.to = WINDOW == 0 ? first : min(first + count - 1 + WINDOW, keys.s.length);
+        shared.keys = keys;
+        shared.latest_from = first + count - 1, shared.earliest_to = min(first + WINDOW, keys.s.length);
+    }
     __syncthreads();
-    Column columns[M][2];
-#pragma unroll
-    for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const int row = warp_row + 16 * m + 8 * h + lane / 4;
-            columns[m][h] = window_column(a, x, keys, row < count ? first + row : -1);
-        }
-    keys.from = first;
-    keys.to = WINDOW == 0 ? first : min(first + count - 1 + WINDOW, keys.s.length);
     KeyGradients<M> sums = {};
-    sweep_queries(a, x, keys, columns, shared, sums, warp_row, lane);
+    sweep_queries(a, x, shared, sums, warp_row, lane);
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            const int j = columns[m][h].j;
+            const int j = shared.columns[warp_row + 16 * m + 8 * h + lane / 4].j;
             float sum[KEY_SUMS + 1];
 #pragma unroll
             for (int n = 0; n < KEY_SUMS; ++n) sum[n] = row_sum(sums.sums[m][h][n]);
             if (j < 0) continue;
+            const KeyTile& keys = shared.keys;
             const long long token = keys.s.start + j, entry = (keys.s.row * a.hkv + keys.g) * a.n + token;
             // What the key was given while selected.
             const float* selected = nullptr;
@@ -317,7 +316,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
 <% endif %><% if has_d_v %>            elem* d_v = a.d_v + keys.s.row * a.d_v_batch + token * a.d_v_position + keys.g * a.d_v_head;
 <% endif %>#pragma unroll
             for (int n = 0; n < SLICE / 8; ++n) {
-                const int d = slice_from() + 8 * n + lane % 4 * 2;
+                const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
 <% if has_d_k %>                const float2 more_k = selected ? *reinterpret_cast<const float2*>(selected + d) : float2{};
                 store_pair(d_k + d, sums.d_k[m][n][2 * h] + more_k.x, sums.d_k[m][n][2 * h + 1] + more_k.y);
 <% endif %><% if has_d_v %>                const float2 more_v = selected ? *reinterpret_cast<const float2*>(selected + PARTIAL_V + d) : float2{};
