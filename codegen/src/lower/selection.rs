@@ -61,9 +61,6 @@ pub(crate) fn lower(
     {
         scores(&mut b, &e, gate.score)?;
     }
-    // Compilers aim at four blocks of this kernel, for which those of targets before 9.0 spill.
-    let blocks = if target.capability < 90 { 3 } else { 0 };
-    b.constant("int", "TAU_BLOCKS", blocks, "least blocks of a multiprocessor, 0 for any");
     b.add(TopK::of(problem, schedule).plan()?);
     Ok(b.finish())
 }
