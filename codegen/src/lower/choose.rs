@@ -202,7 +202,7 @@ fn warpgroup_cost(problem: &Problem<'_>, s: &PassSchedule) -> f64 {
     let edges = 1.0 + (f64::from(shape.positions) + f64::from(s.tile_kv) / 2.0) / seen;
     // Keys are gathered once for a tile of rows, and two warpgroups work while others wait.
     let gathering = 1.0 + 24.0 / f64::from(s.tile_q);
-    let steps = 1.0 + 16.0 / f64::from(s.tile_kv);
+    let steps = if s.tile_kv == 64 { 1.0 } else { 1.1 };
     // Keys in flight behind those that are worked on.
     let waiting = 1.0 + 8.0 / f64::from((s.stages - 1) * s.tile_kv);
     0.3 * edges / used * gathering * steps * waiting

@@ -63,7 +63,7 @@ pub(crate) fn lower(
             b.constant("int", "QUERY_BUFFERS", buffers, "tiles of queries in shared memory");
             let blocks = warpgroups::blocks(s, target, need);
             let widths = [s.tile_kv / 2, s.tile_kv, problem.instance.d as u32];
-            b.warpgroup_constants(s, &widths, blocks);
+            b.warpgroup_constants(s, need, &widths, blocks);
             let blocks = [Factor::Literal(u64::from(blocks)), Factor::Multiprocessors];
             b.launch("forward", [&blocks, &[], &[]], need.threads, need.shared);
         }
@@ -105,7 +105,8 @@ fn pair_functions(b: &mut Builder<'_>, e: &Expressions<'_>, s: &Softmax) -> BTre
     b.values.uses_gate = reads(&logit.leaves, "gate") || reads(&weight.leaves, "gate");
     b.values.needs_product = reads(&weight.leaves, "dot_qk");
     let product = if b.values.needs_product { ", float dot_qk" } else { "" };
-    let comment = "// The logit of a pair over its constant factor: times LOGIT_SCALE, in powers of two.";
+    let comment =
+        "// The logit of a pair over its constant factor: times LOGIT_SCALE, in powers of two.";
     for (body, name, comment, arguments) in [
         (&logit, "logit", comment, ", float dot_qk".to_owned()),
         (

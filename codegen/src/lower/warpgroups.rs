@@ -15,13 +15,17 @@ fn computing(s: &PassSchedule) -> u32 {
     s.tile_q / 64
 }
 
-/// Registers of a thread that loads and of one that computes: `setmaxnreg` hands registers of the
-/// first to the second, and all of a multiprocessor are shared out.
-fn registers(s: &PassSchedule) -> (u32, u32) {
+/// Registers of a thread that loads and of one that computes, which needs so many: `setmaxnreg` hands
+/// registers of the first to the second, and all of a multiprocessor are shared out.
+fn registers(s: &PassSchedule, needed: u32) -> (u32, u32) {
     match computing(s) {
-        1 => (40, 216),
-        2 => (72, 216),
-        _ => (32, 160),
+        1 => (88, 168),
+        2 => {
+            // Addresses of the loading warps need about 72 registers.
+            let shares = [(104, 200), (88, 208), (72, 216)];
+            shares.into_iter().find(|(_, most)| needed <= *most).unwrap_or((72, 216))
+        }
+        _ => (80, 144),
     }
 }
 
@@ -49,17 +53,20 @@ pub(crate) fn forward_need(
     needs_product: bool,
 ) -> Need {
     let d = problem.instance.d as u32;
-    let queries = query_buffers(problem, s) * (tile_bytes(problem, s.tile_q) + s.tile_q * 4 * fields.row as u32 + 48);
+    let queries = query_buffers(problem, s)
+        * (tile_bytes(problem, s.tile_q) + s.tile_q * 4 * fields.row as u32);
     let tiles = 2 * s.stages * tile_bytes(problem, s.tile_kv);
     let columns = (s.stages + 1) * s.tile_kv * 4 * fields.column as u32;
-    let barriers = 8 * (4 + 4 * s.stages);
+    // Barriers and headers of tiles of queries.
+    let small = 8 * (4 + 4 * s.stages) + 3 * 48;
     // Accumulators of the output, scores, weights of the tile before, and the products that a
     // weight reads.
     let products = if needs_product { s.tile_kv / 2 } else { 0 };
-    let held = if queries_in_registers(problem, s) { d / 4 } else { 0 };
-    let registers = d / 2 + held + s.tile_kv / 2 + s.tile_kv / 4 + products + 48;
+    let held = if queries_in_registers(problem, s) { d / 4 + d / 16 } else { 0 };
+    let own = 56 + 2 * (fields.row as u32).saturating_sub(3);
+    let registers = d / 2 + held + s.tile_kv / 2 + s.tile_kv / 4 + products + own;
     // The struct is aligned to 1024 bytes.
-    let shared = (queries + tiles + columns + barriers).next_multiple_of(1024);
+    let shared = (queries + tiles + columns + small).next_multiple_of(1024);
     Need { shared, registers, threads: LOADING + 128 * computing(s) }
 }
 
@@ -83,7 +90,9 @@ pub(crate) fn check_shape(
     // A warp that loads copies a quarter of the keys, 16 bytes a lane.
     let pieces = tile_kv / 4 * (problem.instance.d as u32 / 8);
     if ![32, 64, 128].contains(&tile_kv) || pieces % 32 != 0 {
-        return refuse(format!("with sm90, tile kv is 64 or 128, or 32 from D 32 on, not {tile_kv}"));
+        return refuse(format!(
+            "with sm90, tile kv is 64 or 128, or 32 from D 32 on, not {tile_kv}"
+        ));
     }
     Ok(())
 }
@@ -110,7 +119,7 @@ pub(crate) fn check_fits(
         let bytes = |x: u32| format!("{x} bytes of shared memory");
         return Err(infeasible(bytes(need.shared), bytes(target.shared_per_block)));
     }
-    let (_, most) = registers(s);
+    let (_, most) = registers(s, need.registers);
     if need.registers > most {
         let registers = |x: u32| format!("{x} registers a thread");
         return Err(infeasible(registers(need.registers), registers(most)));
@@ -138,8 +147,14 @@ fn multiply(columns: u32) -> Multiply {
 
 impl Builder<'_> {
     /// Constants of a sweep beside those that every sweep has, and the instructions it uses.
-    pub(crate) fn warpgroup_constants(&mut self, s: &PassSchedule, widths: &[u32], blocks: u32) {
-        let (loading, computing) = registers(s);
+    pub(crate) fn warpgroup_constants(
+        &mut self,
+        s: &PassSchedule,
+        need: Need,
+        widths: &[u32],
+        blocks: u32,
+    ) {
+        let (loading, computing) = registers(s, need.registers);
         self.constant("int", "BLOCKS_PER_MULTIPROCESSOR", blocks, "");
         self.constant("int", "LOADING_REGISTERS", loading, "of a thread that loads");
         self.constant("int", "COMPUTING_REGISTERS", computing, "of a thread that computes");
@@ -147,4 +162,3 @@ impl Builder<'_> {
         self.values.multiplies = widths.into_iter().map(multiply).collect();
     }
 }
-

@@ -19,6 +19,7 @@
 constexpr int GROUPS = TILE_Q / 64;  // warpgroups that compute
 constexpr int COMPUTING = 128 * GROUPS, LOADING = 128, THREADS = COMPUTING + LOADING;
 constexpr int ROWS_OF_LOADER = (TILE_Q + LOADING - 1) / LOADING;  // whose values one loading thread reads
+constexpr int HEADERS = QUERY_BUFFERS + 1;  // of tiles of queries: a tile is stored after its queries are free
 constexpr int SLOTS = STAGES + 1;    // of keys' data, which are read until a tile's weights are made, after its keys are free
 
 // What computing warps are told of a tile of queries.
@@ -35,7 +36,7 @@ struct Shared {
     Barrier q_full[QUERY_BUFFERS], q_empty[QUERY_BUFFERS];
     Barrier k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
     Column columns[SLOTS][TILE_KV];
-    Header headers[QUERY_BUFFERS];
+    Header headers[HEADERS];
     Row rows[QUERY_BUFFERS][TILE_Q];
 };
 
@@ -128,6 +129,7 @@ __device__ __forceinline__ void copy_queries(const Arguments& a, const Tile& til
 // Where the loading warps are among the buffers: values follow keys by one tile.
 struct Loaded {
     Ring<QUERY_BUFFERS> queries;
+    Ring<HEADERS> headers;
     Ring<STAGES> keys, values;
     Ring<SLOTS> columns;
 };
@@ -142,9 +144,9 @@ __device__ __forceinline__ void announce(const Arguments& a, const Tile& tile, c
 #pragma unroll
     for (int n = 0; n < ROWS_OF_LOADER; ++n)
         if (own + n * LOADING < TILE_Q) shared.rows[slot][own + n * LOADING] = rows[n];
-    if (own == 0) shared.headers[slot] = {tile, all.total, full_steps(all), all.shared / TILE_KV};
+    if (own == 0) shared.headers[at.headers.slot] = {tile, all.total, full_steps(all), all.shared / TILE_KV};
     shared.q_full[slot].arrive();
-    at.queries.advance();
+    at.queries.advance(), at.headers.advance();
 }
 
 // Announces one tile of queries and copies its keys, tile by tile, and the values one tile after them, since they are needed
@@ -201,7 +203,7 @@ __device__ __forceinline__ void load_tiles(const Arguments& a, Shared& shared) {
     }
     const unsigned slot = at.queries.slot;
     shared.q_empty[slot].wait(at.queries.parity ^ 1);
-    if (own == 0) shared.headers[slot].columns = -1;
+    if (own == 0) shared.headers[at.headers.slot].columns = -1;
     shared.q_full[slot].arrive_when_copied();
     shared.q_full[slot].arrive();
 }
@@ -257,6 +259,7 @@ struct Work {
     Left weights[TILE_KV / 16];  // of the tile of keys before, whose product with the values comes next
     bool begun;                  // whether o holds anything
     Ring<QUERY_BUFFERS> queries;
+    Ring<HEADERS> headers;
     Ring<STAGES> keys, values;
     Ring<SLOTS> columns;
     int row;  // the warp's first one
@@ -322,7 +325,8 @@ __device__ __forceinline__ void store_output(const Arguments& a, const Tile& til
     }
 }
 
-__device__ __forceinline__ Kind kind_of(const Header& header, int t) { return t < header.full ? FULL : t < header.windowed ? WINDOWED : MASKED; }
+// How tile number t is treated: columns that all rows see come first, the selected ones and then the window's.
+__device__ __forceinline__ Kind kind_of(int full, int windowed, int t) { return t < full ? FULL : t < windowed ? WINDOWED : MASKED; }
 
 // Weights of a tile of keys whose scores are ready.
 template <int COLUMNS>
@@ -368,12 +372,12 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
     const int thread = threadIdx.x - LOADING, lane = thread % 32, row = thread / 32 * 16;
     Work work;
     work.row = row;
-    for (;; work.queries.advance()) {
+    for (;; work.queries.advance(), work.headers.advance()) {
         const unsigned slot = work.queries.slot;
         shared.q_full[slot].wait(work.queries.parity);
-        const Header header = shared.headers[slot];
-        if (header.columns < 0) break;
-        const int tiles = tile_steps(header.columns);
+        const Header& header = shared.headers[work.headers.slot];
+        const int columns = header.columns, full = header.full, windowed = header.windowed, tiles = tile_steps(columns);
+        if (columns < 0) break;
         const Uniform x = load_uniform(a, header.tile.s, header.tile.g);
 #pragma unroll
         for (int h = 0; h < 2; ++h) work.rows[0][h] = shared.rows[slot][row + 8 * h + lane / 4];
@@ -390,23 +394,23 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         release_keys(work, shared, tiles == 1, lane);
         work.softmax.start(x, work.rows);
         work.begun = false;
-        weigh_kind<TILE_KV>(x, work, shared, kind_of(header, 0), scores, shrink, lane);
+        weigh_kind<TILE_KV>(x, work, shared, kind_of(full, windowed, 0), scores, shrink, lane);
         round_weights<TILE_KV>(work.weights, scores[0]);
         work.keys.advance(), work.columns.advance();
         int t = 1;
 #pragma unroll 1
-        for (; t + 1 < tiles; ++t) attend<TILE_KV>(x, work, shared, kind_of(header, t), false, lane);
-        if (t < tiles && header.columns <= t * TILE_KV + TILE_KV / 2) {
+        for (; t + 1 < tiles; ++t) attend<TILE_KV>(x, work, shared, kind_of(full, windowed, t), false, lane);
+        if (t < tiles && columns <= t * TILE_KV + TILE_KV / 2) {
             attend<TILE_KV / 2>(x, work, shared, MASKED, true, lane);
             queue_values<TILE_KV / 2>(work, shared);
         } else {
-            if (t < tiles) attend<TILE_KV>(x, work, shared, kind_of(header, t), true, lane);
+            if (t < tiles) attend<TILE_KV>(x, work, shared, kind_of(full, windowed, t), true, lane);
             queue_values<TILE_KV>(work, shared);
         }
         work.softmax.finish();
         wait_products<0>();
         release_values(work, shared, lane);
-        store_output(a, header.tile, work, row + lane / 4, lane);
+        store_output(a, read_again(&header)->tile, work, row + lane / 4, lane);
     }
 }
 

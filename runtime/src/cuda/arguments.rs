@@ -145,7 +145,8 @@ impl Arguments<'_> {
 mod tests {
     use super::*;
 
-    const SIZES: Sizes = Sizes { rows: 2, sequences: 3, n: 100, hq: 4, hkv: 1, packed: false, multiprocessors: 4 };
+    const SIZES: Sizes =
+        Sizes { rows: 2, sequences: 3, n: 100, hq: 4, hkv: 1, packed: false, multiprocessors: 4 };
 
     fn placed(role: Role, class: Class, shape: &[usize], dtype: DType) -> Placed {
         Placed {

@@ -145,7 +145,15 @@ mod tests {
 
     #[test]
     fn buffers_are_zeroed_then_kernels_run_in_order() {
-        let sizes = Sizes { rows: 2, sequences: 2, n: 100, hq: 4, hkv: 2, packed: false, multiprocessors: 4 };
+        let sizes = Sizes {
+            rows: 2,
+            sequences: 2,
+            n: 100,
+            hq: 4,
+            hkv: 2,
+            packed: false,
+            multiprocessors: 4,
+        };
         assert_eq!(
             recorded(&interface(), &sizes).unwrap(),
             [
@@ -159,14 +167,23 @@ mod tests {
 
     #[test]
     fn empty_grids_are_left_out() {
-        let sizes = Sizes { rows: 2, sequences: 2, n: 0, hq: 4, hkv: 2, packed: false, multiprocessors: 4 };
+        let sizes =
+            Sizes { rows: 2, sequences: 2, n: 0, hq: 4, hkv: 2, packed: false, multiprocessors: 4 };
         let scan = "1 scan [2, 2, 1] 128 7 [131072, 0]";
         assert_eq!(recorded(&interface(), &sizes).unwrap(), [scan]);
     }
 
     #[test]
     fn a_grid_beyond_the_hardware_is_an_error_before_anything_runs() {
-        let sizes = Sizes { rows: 70000, sequences: 3, n: 5, hq: 4, hkv: 2, packed: false, multiprocessors: 4 };
+        let sizes = Sizes {
+            rows: 70000,
+            sequences: 3,
+            n: 5,
+            hq: 4,
+            hkv: 2,
+            packed: false,
+            multiprocessors: 4,
+        };
         let message = recorded(&interface(), &sizes).unwrap_err().to_string();
         assert!(message.contains("walk needs 70000 blocks along z"), "{message}");
         assert!(message.contains("65535"), "{message}");

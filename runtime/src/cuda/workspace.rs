@@ -156,7 +156,8 @@ mod tests {
     use super::*;
     use sparsek_codegen::{Buffer, Factor, Product, Scalar};
 
-    const SIZES: Sizes = Sizes { rows: 2, sequences: 2, n: 100, hq: 4, hkv: 2, packed: false, multiprocessors: 4 };
+    const SIZES: Sizes =
+        Sizes { rows: 2, sequences: 2, n: 100, hq: 4, hkv: 2, packed: false, multiprocessors: 4 };
 
     fn module(buffers: &[(&str, Scalar, Factor, Keep)]) -> Interface {
         let buffers = buffers.iter().map(|(name, scalar, len, keep)| Buffer {
