@@ -6,8 +6,12 @@ use super::matmul::{self, Need};
 use super::module::{Builder, row_dot_buffer};
 use super::reduce::Sums;
 use super::topk::TopK;
+use super::warpgroups;
 use crate::plan::{PairFunction, RowDot};
-use crate::{Error, Factor, KernelPlan, Module, Problem, Scalar, Schedule, Target};
+use crate::{
+    Buffer, Error, Factor, Family, Keep, KernelPlan, Module, Problem, Product, Scalar, Schedule,
+    Target,
+};
 use sparsek_dsl::ir::{Op, Role, ValueId};
 use std::collections::BTreeSet;
 
@@ -184,19 +188,47 @@ fn sweeps(
     let (row_sums, key_sums) = (b.values.row_sums.len(), b.values.key_sums.len());
     b.constant("int", "ROW_SUMS", row_sums, "");
     b.constant("int", "KEY_SUMS", key_sums, "");
+    let persistent = [Factor::Multiprocessors];
+    if s.family == Family::Sm90 {
+        b.backward_warpgroups(s);
+        // How many tiles of each sweep have been taken: by rows, of selected keys, of windows.
+        let (name, scalar) = ("taken".to_owned(), Scalar::I32);
+        let len = Product::new(&[Factor::Literal(3)]);
+        b.buffer(Buffer { name, scalar, len, zeroed: true, keep: Keep::Scratch });
+    }
     if b.values.has_rows {
-        let need = matmul::rows_need(problem, s, column_fields);
-        matmul::check_fits(problem, target, "backward by rows", s, need)?;
         let positions = b.values.shapes[0].positions;
         b.tiles(&TopK::of(problem, schedule), positions)?;
-        b.constant("int", "ROWS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
         let blocks = [Factor::Blocks(u64::from(positions))];
-        b.launch("backward_rows", [&blocks, &[Factor::Hkv], &[]], need.threads, need.shared);
+        let (need, grid): (_, [&[Factor]; 3]) = match s.family {
+            Family::Sm80 => {
+                let need = matmul::rows_need(problem, s, column_fields);
+                matmul::check_fits(problem, target, "backward by rows", s, need)?;
+                b.constant("int", "ROWS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+                (need, [&blocks, &[Factor::Hkv], &[]])
+            }
+            Family::Sm90 => {
+                let need = warpgroups::rows_need(problem, s, row_fields, column_fields);
+                warpgroups::check_fits(problem, target, "backward by rows", s, need)?;
+                (need, [&persistent, &[], &[]])
+            }
+        };
+        b.launch("backward_rows", grid, need.threads, need.shared);
     }
     if b.values.has_keys {
-        let need = matmul::keys_need(problem, s, row_fields);
-        matmul::check_fits(problem, target, "backward by keys", s, need)?;
-        b.constant("int", "KEYS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+        let need = match s.family {
+            Family::Sm80 => {
+                let need = matmul::keys_need(problem, s, row_fields);
+                matmul::check_fits(problem, target, "backward by keys", s, need)?;
+                b.constant("int", "KEYS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+                need
+            }
+            Family::Sm90 => {
+                let need = warpgroups::keys_need(problem, s, row_fields, column_fields);
+                warpgroups::check_fits(problem, target, "backward by keys", s, need)?;
+                need
+            }
+        };
         key_sweep(b, problem, schedule, need);
     }
     Ok(())
@@ -205,7 +237,10 @@ fn sweeps(
 fn key_sweep(b: &mut Builder<'_>, problem: &Problem<'_>, schedule: &Schedule, need: Need) {
     let s = &schedule.backward;
     let d = problem.instance.d as u32;
-    let (width, slices) = matmul::slice(d);
+    let (width, slices) = match s.family {
+        Family::Sm80 => matmul::slice(d),
+        Family::Sm90 => (d, 1),
+    };
     let sums = b.values.key_sums.len() as u32;
     let of_k = if b.values.has_d_k { d } else { 0 };
     let of_v = if b.values.has_d_v { d } else { 0 };
@@ -230,15 +265,20 @@ fn key_sweep(b: &mut Builder<'_>, problem: &Problem<'_>, schedule: &Schedule, ne
         b.scratch("key_sums", Scalar::F32, &len);
     }
     let slices = [literal(u64::from(slices))];
+    let persistent = s.family == Family::Sm90;
+    let sweep = |b: &mut Builder<'_>, entry: &str, tiles: &[Factor]| {
+        let grid: [&[Factor]; 3] = match persistent {
+            true => [&[Factor::Multiprocessors], &[], &[]],
+            false => [tiles, &[Factor::Hkv], &slices],
+        };
+        b.launch(entry, grid, need.threads, need.shared);
+    };
     // Without top-k and sinks no key is seen beyond its window.
     if topk.k.is_some() || topk.sinks > 0 {
         let tiles = [chunks, literal(capacity.div_ceil(u64::from(s.tile_q)))];
-        let grid: [&[Factor]; 3] = [&tiles, &[Factor::Hkv], &slices];
-        b.launch("backward_keys_selected", grid, need.threads, need.shared);
+        sweep(b, "backward_keys_selected", &tiles);
         let warps = [chunks, literal(capacity.div_ceil(8))];
         b.launch("backward_keys_collect", [&warps, &[Factor::Hkv], &[]], 256, 0);
     }
-    let blocks = [Factor::Blocks(u64::from(s.tile_q))];
-    let grid: [&[Factor]; 3] = [&blocks, &[Factor::Hkv], &slices];
-    b.launch("backward_keys_window", grid, need.threads, need.shared);
+    sweep(b, "backward_keys_window", &[Factor::Blocks(u64::from(s.tile_q))]);
 }

@@ -43,7 +43,12 @@ pub(crate) fn lower(
             matmul::check_fits(problem, target, "forward", s, need)?;
             b.constant("int", "BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
             b.constant("int", "STEP", matmul::forward_step(s), "keys of a streamed tile at a time");
-            b.constant("bool", "QUERIES_IN_REGISTERS", matmul::queries_in_registers(problem, s), "");
+            b.constant(
+                "bool",
+                "QUERIES_IN_REGISTERS",
+                matmul::queries_in_registers(problem, s),
+                "",
+            );
             let blocks = [Factor::Blocks(u64::from(positions))];
             b.launch("forward", [&blocks, &[Factor::Hkv], &[]], need.threads, need.shared);
         }

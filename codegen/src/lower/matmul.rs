@@ -1,8 +1,8 @@
 //! Sweeps: shapes of tiles, and what a schedule needs of a multiprocessor.
 
 use super::module::Builder;
-use crate::plan::Shape;
 use super::warpgroups;
+use crate::plan::Shape;
 use crate::{Error, Family, PassSchedule, Problem, Schedule, Target};
 
 /// How many rows of a tile stand for how many positions and heads.

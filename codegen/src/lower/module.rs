@@ -4,8 +4,8 @@
 use super::elementwise::{Body, Domain, Expressions};
 use crate::plan::{Constant, Field, Function, Values};
 use crate::{
-    Axis, Buffer, Error, Factor, Family, Interface, Keep, KernelPlan, Launch, Module, Parameter, Problem,
-    Product, Scalar, Schedule, Target,
+    Axis, Buffer, Error, Factor, Family, Interface, Keep, KernelPlan, Launch, Module, Parameter,
+    Problem, Product, Scalar, Schedule, Target,
 };
 use sparsek_dsl::Elem;
 use sparsek_dsl::ir::{Class, Coord, InputId, Kind, Op, Role, ValueId};

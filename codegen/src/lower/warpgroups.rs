@@ -25,6 +25,14 @@ fn registers(s: &PassSchedule) -> (u32, u32) {
     }
 }
 
+/// The same for the backward, whose sweeps hold more accumulators and load rows that lie side by side.
+fn backward_registers(s: &PassSchedule) -> (u32, u32) {
+    match computing(s) {
+        1 => (72, 232),
+        _ => (40, 232),
+    }
+}
+
 /// Bytes of a tile of vectors in shared memory: swizzled, so without padding.
 fn tile_bytes(problem: &Problem<'_>, rows: u32) -> u32 {
     rows * problem.instance.d as u32 * problem.instance.elem.bytes() as u32
@@ -47,6 +55,39 @@ pub(crate) fn forward_need(
     let registers = d / 2 + s.tile_kv / 2 + s.tile_kv / 4 + products + 48;
     // The struct is aligned to 1024 bytes.
     let shared = (tiles + columns + barriers).next_multiple_of(1024);
+    Need { shared, registers, threads: LOADING + 128 * computing(s) }
+}
+
+/// The backward's row sweep: its tile of queries and gradients, streamed keys and values, the data of
+/// rows and columns, what is said of the tile, and barriers.
+pub(crate) fn rows_need(
+    problem: &Problem<'_>,
+    s: &PassSchedule,
+    row_fields: usize,
+    column_fields: usize,
+) -> Need {
+    let data =
+        s.tile_q * 4 * (row_fields as u32 + 2) + s.stages * s.tile_kv * 4 * column_fields as u32;
+    let registers = problem.instance.d as u32 / 2 + s.tile_kv + s.tile_kv / 4 + 40;
+    backward_need(problem, s, data, registers)
+}
+
+/// The backward's key sweep.
+pub(crate) fn keys_need(
+    problem: &Problem<'_>,
+    s: &PassSchedule,
+    row_fields: usize,
+    column_fields: usize,
+) -> Need {
+    let data = s.tile_q * 4 * column_fields as u32 + s.stages * s.tile_kv * 4 * row_fields as u32;
+    let registers = problem.instance.d as u32 + s.tile_kv + 40;
+    backward_need(problem, s, data, registers)
+}
+
+fn backward_need(problem: &Problem<'_>, s: &PassSchedule, data: u32, registers: u32) -> Need {
+    let vectors = 2 * tile_bytes(problem, s.tile_q) + 2 * s.stages * tile_bytes(problem, s.tile_kv);
+    let barriers = 8 * (2 + 2 * s.stages);
+    let shared = (vectors + data + 256 + barriers).next_multiple_of(1024);
     Need { shared, registers, threads: LOADING + 128 * computing(s) }
 }
 
@@ -95,7 +136,7 @@ pub(crate) fn check_fits(
         let bytes = |x: u32| format!("{x} bytes of shared memory");
         return Err(infeasible(bytes(need.shared), bytes(target.shared_per_block)));
     }
-    let (_, most) = registers(s);
+    let (_, most) = if pass == "forward" { registers(s) } else { backward_registers(s) };
     if need.registers > most {
         let registers = |x: u32| format!("{x} registers a thread");
         return Err(infeasible(registers(need.registers), registers(most)));
@@ -124,12 +165,19 @@ fn multiply(columns: u32) -> Multiply {
 impl Builder<'_> {
     /// Constants of a sweep beside those that every sweep has, and the instructions it uses.
     pub(crate) fn warpgroup_constants(&mut self, s: &PassSchedule, widths: &[u32], blocks: u32) {
-        let (loading, computing) = registers(s);
         self.constant("int", "BLOCKS_PER_MULTIPROCESSOR", blocks, "");
+        self.warpgroups(registers(s), widths);
+    }
+
+    /// The same for the backward, whose blocks have a multiprocessor for themselves.
+    pub(crate) fn backward_warpgroups(&mut self, s: &PassSchedule) {
+        self.warpgroups(backward_registers(s), &[s.tile_kv, self.problem.instance.d as u32]);
+    }
+
+    fn warpgroups(&mut self, (loading, computing): (u32, u32), widths: &[u32]) {
         self.constant("int", "LOADING_REGISTERS", loading, "of a thread that loads");
         self.constant("int", "COMPUTING_REGISTERS", computing, "of a thread that computes");
         let widths: std::collections::BTreeSet<u32> = widths.iter().copied().collect();
         self.values.multiplies = widths.into_iter().map(multiply).collect();
     }
 }
-

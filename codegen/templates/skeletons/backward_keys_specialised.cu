@@ -1,0 +1,271 @@
+<% include "pieces/key_tiles.cu" %>
+<% include "pieces/key_gradients.cu" %>
+// The key sweep: a tile of keys stays, the queries that see them stream past. Gives d_k, d_v and sums over queries. One
+// warpgroup works on pairs while the tensor cores multiply for the other.
+//
+// Pairs in the window are swept by blocks of consecutive keys. Selected keys are swept chunk by chunk of queries; what a
+// chunk gives is left in `partial`, collected over the chunks in their order, and added by the window's sweep.
+
+// The data of a streamed tile's rows, value by value: those of neighbouring rows are read together.
+struct StreamedRows {
+    int i[TILE_KV], head[TILE_KV];
+<% for f in row_fields %>    ${ f.ty }$ ${ f.name }$[TILE_KV];
+<% endfor %>
+    __device__ __forceinline__ void write(int at, const Row& r) {
+        i[at] = r.i;
+        head[at] = r.head;
+<% for f in row_fields %>        ${ f.name }$[at] = r.${ f.name }$;
+<% endfor %>    }
+
+    // Rows `at`, which is even, and `at` + 1.
+    __device__ __forceinline__ void read(int at, Row (&r)[2]) const {
+        const auto two_i = read_two(i + at), two_head = read_two(head + at);
+<% for f in row_fields %>        const auto two_${ f.name }$ = read_two(${ f.name }$ + at);
+<% endfor %>#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            r[e].i = two_i.of[e];
+            r[e].head = two_head.of[e];
+<% for f in row_fields %>            r[e].${ f.name }$ = two_${ f.name }$.of[e];
+<% endfor %>        }
+    }
+};
+
+struct KeysShared {
+    alignas(1024) elem k[TILE_Q * D];
+    alignas(1024) elem v[TILE_Q * D];
+    alignas(1024) elem q[STAGES][TILE_KV * D];
+    alignas(1024) elem d_o[STAGES][TILE_KV * D];
+    StreamedRows rows[STAGES];
+    Column columns[TILE_Q];
+    // The tile that stays, the queries that see some key of each loading warp's share, and how many tiles stream.
+    KeyTile keys;
+    int2 seen[4];
+    int tiles;
+    int next;
+    Barrier keys_full, keys_empty, full[STAGES], empty[STAGES];
+};
+
+// Tile number `id` of all key-value heads; false for an empty one.
+template <bool SELECTED>
+__device__ __forceinline__ bool find_keys(const Arguments& a, long long id, KeyTile& keys) {
+    if constexpr (SELECTED) {
+        const int chunks = block_count<CHUNK>(a);
+        const long long list = id / CHUNK_TILES;
+        return find_selected(a, list % chunks, id % CHUNK_TILES, list / chunks, keys);
+    } else {
+        const int blocks = block_count<TILE_Q>(a);
+        return find_consecutive(a, id % blocks, id / blocks, keys);
+    }
+}
+
+template <bool SELECTED>
+__device__ __forceinline__ long long key_tiles(const Arguments& a) {
+    return SELECTED ? static_cast<long long>(CHUNK_TILES) * block_count<CHUNK>(a) * a.hkv : block_count<TILE_Q>(a) * a.hkv;
+}
+
+template <bool SELECTED>
+__device__ __forceinline__ void load_key_tiles(const Arguments& a, KeysShared& shared) {
+    const int warp = threadIdx.x / 32;
+    int step = 0;
+    for (int taken = 0;; ++taken) {
+        KeyTile keys;
+        long long id;
+        do id = take_next(a.taken + (SELECTED ? 1 : 2), shared.next);
+        while (id < key_tiles<SELECTED>(a) && !find_keys<SELECTED>(a, id, keys));
+        const bool done = id >= key_tiles<SELECTED>(a);
+        int own;
+        const int j = !done && own_row<TILE_Q>(own) ? key_of<SELECTED>(a, keys, own) : -1;
+        const Uniform x = done ? Uniform{} : load_uniform(a, keys.s, keys.g);
+        const Column c = key_column<SELECTED>(a, x, keys, j);
+        shared.keys_empty.wait(taken & 1 ^ 1);
+        if (done) {
+            shared.tiles = -1;
+            shared.keys_full.arrive();
+            shared.keys_full.arrive_when_copied();
+            return;
+        }
+        if (own_row<TILE_Q>(own)) shared.columns[own] = c;
+        copy_vectors<TILE_Q>(shared.k, key_vector(a.k, a.k_batch, a.k_position, a.k_head, keys.s, keys.g, j));
+        copy_vectors<TILE_Q>(shared.v, key_vector(a.v, a.v_batch, a.v_position, a.v_head, keys.s, keys.g, j));
+        const int first = __reduce_min_sync(~0u, j < 0 ? 0x7fffffff : max(c.from, keys.from));
+        const int last = __reduce_max_sync(~0u, j < 0 ? 0 : min(c.to, keys.to));
+        if (threadIdx.x % 32 == 0) shared.seen[warp] = {first, last};
+        meet(LOADING_BARRIER, LOADING);
+        keys.from = 0x7fffffff, keys.to = 0;
+        for (int w = 0; w < 4; ++w) {
+            keys.from = min(keys.from, shared.seen[w].x);
+            keys.to = max(keys.to, shared.seen[w].y);
+        }
+        const int tiles = streamed_tiles(keys.from, keys.to);
+        if (threadIdx.x == 0) {
+            shared.keys = keys;
+            shared.tiles = tiles;
+        }
+        shared.keys_full.arrive();
+        shared.keys_full.arrive_when_copied();
+
+#pragma unroll 1
+        for (int t = 0; t < tiles; ++t, ++step) {
+            const Tile tile = streamed_tile(keys, t);
+            const int stage = stage_of(step);
+            Row r = {};
+            r.i = -1;
+            const bool has_row = own_row<TILE_KV>(own);
+            if (has_row) r = load_row<StreamTile>(a, x, tile, own);
+            shared.empty[stage].wait(empty_parity(step));
+            copy_vectors<TILE_KV>(shared.q[stage], query_vector(a.q, a.q_batch, a.q_position, a.q_head, tile, r));
+            copy_vectors<TILE_KV>(shared.d_o[stage], query_vector(a.d_o, a.d_o_batch, a.d_o_position, a.d_o_head, tile, r));
+            if (has_row) shared.rows[stage].write(own, r);
+            shared.full[stage].arrive();
+            shared.full[stage].arrive_when_copied();
+        }
+    }
+}
+
+// Products of vectors become weights of the queries; sums grow.
+template <bool SELECTED, bool FULL>
+__device__ __forceinline__ void weigh_rows(const Uniform& x, const Column (&columns)[2], const StreamedRows& rows,
+                                           float (&scores)[TILE_KV / 8][4], float (&products)[TILE_KV / 8][4], KeyGradients<1>& sums,
+                                           int lane) {
+#pragma unroll
+    for (int n = 0; n < TILE_KV / 8; ++n) {
+        Row r[2];
+        rows.read(8 * n + lane % 4 * 2, r);
+#pragma unroll
+        for (int e = 0; e < 2; ++e)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const Column& c = columns[h];
+                const float gate = SELECTED ? gate_of<true>(r[e], c) : 1.0f;
+                // Rows that stand for no query see nothing, in full tiles too.
+                const bool visible = (StreamTile::FILLED || r[e].i >= 0) && sees<FULL>(x, r[e], c);
+                KeyPair pair = key_pair(x, r[e], c, gate, scores[n][2 * h + e], products[n][2 * h + e]);
+                if (!visible) pair = {};
+                scores[n][2 * h + e] = pair.weight_k;
+                products[n][2 * h + e] = pair.weight_v;
+<% for n in key_sums %>                sums.sums[0][h][${ n.index }$] += <% if n.is_d_gate %>gate > 0.0f && gate < 1.0f ? pair.sum_${ n.index }$ : 0.0f<% else %>pair.sum_${ n.index }$<% endif %>;
+<% endfor %>            }
+    }
+}
+
+// Sweeps the streamed tiles [begin, end) past the 64 keys of a warpgroup.
+template <bool SELECTED>
+__device__ __forceinline__ void sweep_queries(const Uniform& x, const KeyTile& keys, KeysShared& shared, const Column (&columns)[2],
+                                              KeyGradients<1>& sums, int& step, int begin, int end, int group, int lane) {
+    // Queries that see all keys of the warp.
+    const bool exists = columns[0].j >= 0 && columns[1].j >= 0;
+    const int latest_from = __reduce_max_sync(~0u, exists ? max(columns[0].from, columns[1].from) : 0x7fffffff);
+    const int earliest_to = __reduce_min_sync(~0u, exists ? min(columns[0].to, columns[1].to) : 0);
+    float scores[TILE_KV / 8][4], products[TILE_KV / 8][4];
+    shared.full[stage_of(step)].wait(full_parity(step));
+    start_products();
+    product<TILE_Q, TILE_KV>(scores, shared.k, 64 * group, shared.q[stage_of(step)]);
+    product<TILE_Q, TILE_KV>(products, shared.v, 64 * group, shared.d_o[stage_of(step)]);
+    commit_products();
+#pragma unroll 1
+    for (int t = begin; t < end; ++t, ++step) {
+        const int stage = stage_of(step), from = streamed_tile(keys, t).from;
+        wait_products<0>();
+        settle(scores);
+        settle(products);
+        if (lane == 0 && t + 1 == end) shared.keys_empty.arrive();
+        const StreamedRows& rows = shared.rows[stage];
+        if (latest_from <= from && from + StreamTile::POSITIONS <= earliest_to)
+            weigh_rows<SELECTED, true>(x, columns, rows, scores, products, sums, lane);
+        else
+            weigh_rows<SELECTED, false>(x, columns, rows, scores, products, sums, lane);
+        Left of_k[TILE_KV / 16], of_v[TILE_KV / 16];
+        round_weights<TILE_KV>(of_k, scores);
+        round_weights<TILE_KV>(of_v, products);
+        start_products();
+<% if has_d_v %>        add_weighted<TILE_KV, D>(sums.d_v[0], of_v, shared.d_o[stage], true);
+<% endif %><% if has_d_k %>        add_weighted<TILE_KV, D>(sums.d_k[0], of_k, shared.q[stage], true);
+<% endif %>        commit_products();
+        if (t + 1 < end) {
+            // The next scores are multiplied without a pause; registers do not hold the other products too before weights are free.
+            const int next = stage_of(step + 1);
+            shared.full[next].wait(full_parity(step + 1));
+            product<TILE_Q, TILE_KV>(scores, shared.k, 64 * group, shared.q[next]);
+            commit_products();
+            wait_products<1>();
+            if (lane == 0) shared.empty[stage].arrive();
+            start_products();
+            product<TILE_Q, TILE_KV>(products, shared.v, 64 * group, shared.d_o[next]);
+            commit_products();
+        } else {
+            wait_products<0>();
+            if (lane == 0) shared.empty[stage].arrive();
+        }
+    }
+    settle(sums.d_k[0]);
+    settle(sums.d_v[0]);
+}
+
+// Lets streamed tiles pass in which nobody sees a key of the warpgroup.
+__device__ __forceinline__ void let_pass(KeysShared& shared, int& step, int tiles, int lane) {
+    for (; tiles > 0; --tiles, ++step) {
+        shared.full[stage_of(step)].wait(full_parity(step));
+        __syncwarp();
+        if (lane == 0) shared.empty[stage_of(step)].arrive();
+    }
+}
+
+template <bool SELECTED>
+__device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& shared) {
+    const int thread = threadIdx.x - LOADING, group = thread / 128, lane = thread % 32;
+    const int row = 64 * group + thread % 128 / 32 * 16 + lane / 4;
+    int step = 0;
+    for (int taken = 0;; ++taken) {
+        shared.keys_full.wait(taken & 1);
+        const int tiles = shared.tiles;
+        if (tiles < 0) return;
+        const KeyTile keys = shared.keys;
+        const Uniform x = load_uniform(a, keys.s, keys.g);
+        const Column columns[2] = {shared.columns[row], shared.columns[row + 8]};
+        int from = 0x7fffffff, to = 0;
+        for (int w = 4 / GROUPS * group; w < 4 / GROUPS * (group + 1); ++w) {
+            from = min(from, shared.seen[w].x);
+            to = max(to, shared.seen[w].y);
+        }
+        const int own = streamed_tiles(from, to), before = own > 0 ? streamed_tiles(keys.from, from / StreamTile::POSITIONS * StreamTile::POSITIONS) : tiles;
+        KeyGradients<1> sums = {};
+        __syncwarp();
+        if (own == 0 && lane == 0) shared.keys_empty.arrive();
+        let_pass(shared, step, before, lane);
+        if (own > 0) sweep_queries<SELECTED>(x, keys, shared, columns, sums, step, before, before + own, group, lane);
+        let_pass(shared, step, tiles - before - own, lane);
+        if constexpr (SELECTED) store_partials(a, keys, sums, row, lane);
+        else store_gradients(a, keys, sums, row, lane);
+    }
+}
+
+template <bool SELECTED>
+__device__ __forceinline__ void sweep_keys(const Arguments& a, KeysShared& shared) {
+    if (threadIdx.x == 0) {
+        shared.keys_full.start(2 * LOADING);
+        shared.keys_empty.start(COMPUTING / 32);
+        for (int s = 0; s < STAGES; ++s) {
+            shared.full[s].start(2 * LOADING);
+            shared.empty[s].start(COMPUTING / 32);
+        }
+        fence_barriers();
+    }
+    __syncthreads();
+    if (threadIdx.x < LOADING) {
+        give_registers<LOADING_REGISTERS>();
+        load_key_tiles<SELECTED>(a, shared);
+    } else {
+        take_registers<COMPUTING_REGISTERS>();
+        compute_keys<SELECTED>(a, shared);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_keys_selected(const __grid_constant__ Arguments a) {
+    extern __shared__ __align__(1024) unsigned char memory[];
+    sweep_keys<true>(a, *reinterpret_cast<KeysShared*>(memory));
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_keys_window(const __grid_constant__ Arguments a) {
+    extern __shared__ __align__(1024) unsigned char memory[];
+    sweep_keys<false>(a, *reinterpret_cast<KeysShared*>(memory));
+}
