@@ -25,11 +25,11 @@ fn registers(s: &PassSchedule) -> (u32, u32) {
     }
 }
 
-/// The same for the backward, whose sweeps hold more accumulators and load rows that lie side by side.
-fn backward_registers(s: &PassSchedule) -> (u32, u32) {
+/// The same for the backward's row sweep, and for its key sweep, which holds more accumulators.
+fn backward_registers(s: &PassSchedule) -> [(u32, u32); 2] {
     match computing(s) {
-        1 => (72, 232),
-        _ => (40, 232),
+        1 => [(72, 232), (72, 232)],
+        _ => [(72, 216), (40, 232)],
     }
 }
 
@@ -136,7 +136,12 @@ pub(crate) fn check_fits(
         let bytes = |x: u32| format!("{x} bytes of shared memory");
         return Err(infeasible(bytes(need.shared), bytes(target.shared_per_block)));
     }
-    let (_, most) = if pass == "forward" { registers(s) } else { backward_registers(s) };
+    let [rows, keys] = backward_registers(s);
+    let (_, most) = match pass {
+        "backward by rows" => rows,
+        "backward by keys" => keys,
+        _ => registers(s),
+    };
     if need.registers > most {
         let registers = |x: u32| format!("{x} registers a thread");
         return Err(infeasible(registers(need.registers), registers(most)));
@@ -165,18 +170,24 @@ fn multiply(columns: u32) -> Multiply {
 impl Builder<'_> {
     /// Constants of a sweep beside those that every sweep has, and the instructions it uses.
     pub(crate) fn warpgroup_constants(&mut self, s: &PassSchedule, widths: &[u32], blocks: u32) {
+        let (loading, computing) = registers(s);
         self.constant("int", "BLOCKS_PER_MULTIPROCESSOR", blocks, "");
-        self.warpgroups(registers(s), widths);
+        self.constant("int", "LOADING_REGISTERS", loading, "of a thread that loads");
+        self.constant("int", "COMPUTING_REGISTERS", computing, "of a thread that computes");
+        self.multiplies(widths);
     }
 
     /// The same for the backward, whose blocks have a multiprocessor for themselves.
     pub(crate) fn backward_warpgroups(&mut self, s: &PassSchedule) {
-        self.warpgroups(backward_registers(s), &[s.tile_kv, self.problem.instance.d as u32]);
+        let [rows, keys] = backward_registers(s);
+        self.constant("int", "ROWS_LOADING_REGISTERS", rows.0, "of a thread that loads");
+        self.constant("int", "ROWS_COMPUTING_REGISTERS", rows.1, "of a thread that computes");
+        self.constant("int", "KEYS_LOADING_REGISTERS", keys.0, "");
+        self.constant("int", "KEYS_COMPUTING_REGISTERS", keys.1, "");
+        self.multiplies(&[s.tile_kv, self.problem.instance.d as u32]);
     }
 
-    fn warpgroups(&mut self, (loading, computing): (u32, u32), widths: &[u32]) {
-        self.constant("int", "LOADING_REGISTERS", loading, "of a thread that loads");
-        self.constant("int", "COMPUTING_REGISTERS", computing, "of a thread that computes");
+    fn multiplies(&mut self, widths: &[u32]) {
         let widths: std::collections::BTreeSet<u32> = widths.iter().copied().collect();
         self.values.multiplies = widths.into_iter().map(multiply).collect();
     }

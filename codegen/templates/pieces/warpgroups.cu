@@ -30,31 +30,45 @@ __device__ __forceinline__ bool own_row(int& row) {
     return lane < SHARE<ROWS>;
 }
 
-// Starts copying the vectors of the warp's rows of a tile, `from` being that of the lane's own row; rows without one become
-// zero.
+// Where a vector starts, in units of 16 bytes from the start of a tensor's part: 32 bits reach over 64 GB.
+constexpr unsigned NO_VECTOR = ~0u;
+
+// Starts copying the vectors of the warp's rows of a tile, `own` being that of the lane's own row; rows without one become zero.
 template <int ROWS>
-__device__ __forceinline__ void copy_vectors(elem* to, const elem* from) {
+__device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsigned own) {
     constexpr int PIECES = D / 8;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    if constexpr (32 % PIECES == 0) {
+        // A lane has the same piece of every row that it copies, and rows are exchanged in the same way every eight of them.
+        constexpr int STEP = 32 / PIECES;
+        const int first = place<ROWS>(warp * SHARE<ROWS> + lane / PIECES, lane % PIECES * 8);
+        const elem* from = tensor + lane % PIECES * 8;
+#pragma unroll
+        for (int row = 0; row < SHARE<ROWS>; row += STEP) {
+            const unsigned vector = __shfl_sync(~0u, own, row + lane / PIECES);
+            const int turn = row / (64 / PANEL) % (PANEL / 8) * 8;
+            copy_async(to + (first ^ turn) + row * PANEL, from + 8ull * vector, vector != NO_VECTOR);
+        }
+    } else {
 #pragma unroll 4
-    for (int at = lane; at < SHARE<ROWS> * PIECES; at += 32) {
-        const int row = at / PIECES, piece = at % PIECES;
-        const elem* vector = reinterpret_cast<const elem*>(__shfl_sync(~0u, reinterpret_cast<unsigned long long>(from), row));
-        copy_async(to + place<ROWS>(warp * SHARE<ROWS> + row, 8 * piece), vector + 8 * piece, vector != nullptr);
+        for (int at = lane; at < SHARE<ROWS> * PIECES; at += 32) {
+            const int row = at / PIECES, piece = at % PIECES;
+            const unsigned vector = __shfl_sync(~0u, own, row);
+            copy_async(to + place<ROWS>(warp * SHARE<ROWS> + row, 8 * piece), tensor + 8ull * vector + 8 * piece, vector != NO_VECTOR);
+        }
     }
 }
 
-// The vector of a row that exists in a tensor [B, N, Hq, D].
-__device__ __forceinline__ const elem* query_vector(const elem* tensor, long long batch, long long position, long long head,
-                                                    const Tile& tile, const Row& r) {
-    return r.i < 0 ? nullptr : tensor + tile.s.row * batch + (tile.s.start + r.i) * position + r.head * head;
-}
+// A tensor [B, N, heads, D] as the rows of a tile read it: from one position on.
+struct Vectors {
+    const elem* start;
+    unsigned position, head;  // strides
 
-// The vector of a key that exists in a tensor [B, N, Hkv, D].
-__device__ __forceinline__ const elem* key_vector(const elem* tensor, long long batch, long long position, long long head,
-                                                  const Sequence& s, int g, int j) {
-    return j < 0 ? nullptr : tensor + s.row * batch + (s.start + j) * position + g * head;
-}
+    __device__ __forceinline__ Vectors(const elem* tensor, long long batch, long long position, long long head, const Sequence& s, int from)
+        : start(tensor + s.row * batch + (s.start + from) * position), position(position / 8), head(head / 8) {}
+
+    __device__ __forceinline__ unsigned of(int i, int h) const { return i * position + h * head; }
+};
 
 // Two values of neighbouring rows or columns, read at once.
 template <class T>

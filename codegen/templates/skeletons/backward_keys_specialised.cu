@@ -37,8 +37,9 @@ struct KeysShared {
     alignas(1024) elem d_o[STAGES][TILE_KV * D];
     StreamedRows rows[STAGES];
     Column columns[TILE_Q];
-    // The tile that stays, the queries that see some key of each loading warp's share, and how many tiles stream.
-    KeyTile keys;
+    // The tile that stays and the one before, whose gradients are still being stored; the queries that see some key of each
+    // loading warp's share; how many tiles stream.
+    KeyTile keys[2];
     int2 seen[4];
     int tiles;
     int next;
@@ -63,6 +64,13 @@ __device__ __forceinline__ long long key_tiles(const Arguments& a) {
     return SELECTED ? static_cast<long long>(CHUNK_TILES) * block_count<CHUNK>(a) * a.hkv : block_count<TILE_Q>(a) * a.hkv;
 }
 
+// The queries that see some key of the shares of loading warps [begin, end).
+__device__ __forceinline__ int2 seen_by(const KeysShared& shared, int begin, int end) {
+    int2 all = shared.seen[begin];
+    for (int w = begin + 1; w < end; ++w) all = {min(all.x, shared.seen[w].x), max(all.y, shared.seen[w].y)};
+    return all;
+}
+
 template <bool SELECTED>
 __device__ __forceinline__ void load_key_tiles(const Arguments& a, KeysShared& shared) {
     const int warp = threadIdx.x / 32;
@@ -85,25 +93,25 @@ __device__ __forceinline__ void load_key_tiles(const Arguments& a, KeysShared& s
             return;
         }
         if (own_row<TILE_Q>(own)) shared.columns[own] = c;
-        copy_vectors<TILE_Q>(shared.k, key_vector(a.k, a.k_batch, a.k_position, a.k_head, keys.s, keys.g, j));
-        copy_vectors<TILE_Q>(shared.v, key_vector(a.v, a.v_batch, a.v_position, a.v_head, keys.s, keys.g, j));
+        const Vectors k(a.k, a.k_batch, a.k_position, a.k_head, keys.s, 0), v(a.v, a.v_batch, a.v_position, a.v_head, keys.s, 0);
+        copy_vectors<TILE_Q>(shared.k, k.start, j < 0 ? NO_VECTOR : k.of(j, keys.g));
+        copy_vectors<TILE_Q>(shared.v, v.start, j < 0 ? NO_VECTOR : v.of(j, keys.g));
         const int first = __reduce_min_sync(~0u, j < 0 ? 0x7fffffff : max(c.from, keys.from));
         const int last = __reduce_max_sync(~0u, j < 0 ? 0 : min(c.to, keys.to));
         if (threadIdx.x % 32 == 0) shared.seen[warp] = {first, last};
         meet(LOADING_BARRIER, LOADING);
-        keys.from = 0x7fffffff, keys.to = 0;
-        for (int w = 0; w < 4; ++w) {
-            keys.from = min(keys.from, shared.seen[w].x);
-            keys.to = max(keys.to, shared.seen[w].y);
-        }
-        const int tiles = streamed_tiles(keys.from, keys.to);
+        const int2 seen = seen_by(shared, 0, 4);
+        const int tiles = streamed_tiles(seen.x, seen.y);
+        keys.from = seen.x;
+        keys.to = seen.y;
         if (threadIdx.x == 0) {
-            shared.keys = keys;
+            shared.keys[taken % 2] = keys;
             shared.tiles = tiles;
         }
         shared.keys_full.arrive();
         shared.keys_full.arrive_when_copied();
 
+        const Vectors q(a.q, a.q_batch, a.q_position, a.q_head, keys.s, 0), d_o(a.d_o, a.d_o_batch, a.d_o_position, a.d_o_head, keys.s, 0);
 #pragma unroll 1
         for (int t = 0; t < tiles; ++t, ++step) {
             const Tile tile = streamed_tile(keys, t);
@@ -113,8 +121,8 @@ __device__ __forceinline__ void load_key_tiles(const Arguments& a, KeysShared& s
             const bool has_row = own_row<TILE_KV>(own);
             if (has_row) r = load_row<StreamTile>(a, x, tile, own);
             shared.empty[stage].wait(empty_parity(step));
-            copy_vectors<TILE_KV>(shared.q[stage], query_vector(a.q, a.q_batch, a.q_position, a.q_head, tile, r));
-            copy_vectors<TILE_KV>(shared.d_o[stage], query_vector(a.d_o, a.d_o_batch, a.d_o_position, a.d_o_head, tile, r));
+            copy_vectors<TILE_KV>(shared.q[stage], q.start, r.i < 0 ? NO_VECTOR : q.of(r.i, r.head));
+            copy_vectors<TILE_KV>(shared.d_o[stage], d_o.start, r.i < 0 ? NO_VECTOR : d_o.of(r.i, r.head));
             if (has_row) shared.rows[stage].write(own, r);
             shared.full[stage].arrive();
             shared.full[stage].arrive_when_copied();
@@ -156,15 +164,15 @@ __device__ __forceinline__ void sweep_queries(const Uniform& x, const KeyTile& k
     const bool exists = columns[0].j >= 0 && columns[1].j >= 0;
     const int latest_from = __reduce_max_sync(~0u, exists ? max(columns[0].from, columns[1].from) : 0x7fffffff);
     const int earliest_to = __reduce_min_sync(~0u, exists ? min(columns[0].to, columns[1].to) : 0);
-    float scores[TILE_KV / 8][4], products[TILE_KV / 8][4];
-    shared.full[stage_of(step)].wait(full_parity(step));
-    start_products();
-    product<TILE_Q, TILE_KV>(scores, shared.k, 64 * group, shared.q[stage_of(step)]);
-    product<TILE_Q, TILE_KV>(products, shared.v, 64 * group, shared.d_o[stage_of(step)]);
-    commit_products();
 #pragma unroll 1
     for (int t = begin; t < end; ++t, ++step) {
         const int stage = stage_of(step), from = streamed_tile(keys, t).from;
+        float scores[TILE_KV / 8][4], products[TILE_KV / 8][4];
+        shared.full[stage].wait(full_parity(step));
+        start_products();
+        product<TILE_Q, TILE_KV>(scores, shared.k, 64 * group, shared.q[stage]);
+        product<TILE_Q, TILE_KV>(products, shared.v, 64 * group, shared.d_o[stage]);
+        commit_products();
         wait_products<0>();
         settle(scores);
         settle(products);
@@ -181,21 +189,8 @@ __device__ __forceinline__ void sweep_queries(const Uniform& x, const KeyTile& k
 <% if has_d_v %>        add_weighted<TILE_KV, D>(sums.d_v[0], of_v, shared.d_o[stage], true);
 <% endif %><% if has_d_k %>        add_weighted<TILE_KV, D>(sums.d_k[0], of_k, shared.q[stage], true);
 <% endif %>        commit_products();
-        if (t + 1 < end) {
-            // The next scores are multiplied without a pause; registers do not hold the other products too before weights are free.
-            const int next = stage_of(step + 1);
-            shared.full[next].wait(full_parity(step + 1));
-            product<TILE_Q, TILE_KV>(scores, shared.k, 64 * group, shared.q[next]);
-            commit_products();
-            wait_products<1>();
-            if (lane == 0) shared.empty[stage].arrive();
-            start_products();
-            product<TILE_Q, TILE_KV>(products, shared.v, 64 * group, shared.d_o[next]);
-            commit_products();
-        } else {
-            wait_products<0>();
-            if (lane == 0) shared.empty[stage].arrive();
-        }
+        wait_products<0>();
+        if (lane == 0) shared.empty[stage].arrive();
     }
     settle(sums.d_k[0]);
     settle(sums.d_v[0]);
@@ -219,15 +214,13 @@ __device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& sha
         shared.keys_full.wait(taken & 1);
         const int tiles = shared.tiles;
         if (tiles < 0) return;
-        const KeyTile keys = shared.keys;
+        const KeyTile& keys = shared.keys[taken % 2];
         const Uniform x = load_uniform(a, keys.s, keys.g);
         const Column columns[2] = {shared.columns[row], shared.columns[row + 8]};
-        int from = 0x7fffffff, to = 0;
-        for (int w = 4 / GROUPS * group; w < 4 / GROUPS * (group + 1); ++w) {
-            from = min(from, shared.seen[w].x);
-            to = max(to, shared.seen[w].y);
-        }
-        const int own = streamed_tiles(from, to), before = own > 0 ? streamed_tiles(keys.from, from / StreamTile::POSITIONS * StreamTile::POSITIONS) : tiles;
+        // Of the streamed tiles, those that the warpgroup lets pass before its own.
+        const int2 seen = seen_by(shared, 4 / GROUPS * group, 4 / GROUPS * (group + 1));
+        const int own = streamed_tiles(seen.x, seen.y);
+        const int before = own > 0 ? streamed_tiles(keys.from, seen.x / StreamTile::POSITIONS * StreamTile::POSITIONS) : tiles;
         KeyGradients<1> sums = {};
         __syncwarp();
         if (own == 0 && lane == 0) shared.keys_empty.arrive();
@@ -252,10 +245,10 @@ __device__ __forceinline__ void sweep_keys(const Arguments& a, KeysShared& share
     }
     __syncthreads();
     if (threadIdx.x < LOADING) {
-        give_registers<LOADING_REGISTERS>();
+        give_registers<KEYS_LOADING_REGISTERS>();
         load_key_tiles<SELECTED>(a, shared);
     } else {
-        take_registers<COMPUTING_REGISTERS>();
+        take_registers<KEYS_COMPUTING_REGISTERS>();
         compute_keys<SELECTED>(a, shared);
     }
 }

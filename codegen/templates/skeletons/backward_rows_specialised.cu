@@ -73,8 +73,10 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
         Row r = {};
         r.i = -1;
         if (own_row<TILE_Q>(own)) shared.rows[own] = r = load_row<RowTile>(a, x, tile, own);
-        copy_vectors<TILE_Q>(shared.q, query_vector(a.q, a.q_batch, a.q_position, a.q_head, tile, r));
-        copy_vectors<TILE_Q>(shared.d_o, query_vector(a.d_o, a.d_o_batch, a.d_o_position, a.d_o_head, tile, r));
+        const Vectors q(a.q, a.q_batch, a.q_position, a.q_head, tile.s, tile.from);
+        const Vectors d_o(a.d_o, a.d_o_batch, a.d_o_position, a.d_o_head, tile.s, tile.from);
+        copy_vectors<TILE_Q>(shared.q, q.start, r.i < 0 ? NO_VECTOR : q.of(r.i - tile.from, r.head));
+        copy_vectors<TILE_Q>(shared.d_o, d_o.start, r.i < 0 ? NO_VECTOR : d_o.of(r.i - tile.from, r.head));
         if (threadIdx.x == 0) {
             shared.tile = tile;
             shared.tiles = tiles;
@@ -84,6 +86,7 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
         shared.rows_full.arrive();
         shared.rows_full.arrive_when_copied();
 
+        const Vectors k(a.k, a.k_batch, a.k_position, a.k_head, tile.s, 0), v(a.v, a.v_batch, a.v_position, a.v_head, tile.s, 0);
         const bool has_column = own_row<TILE_KV>(own);
         bool window = false;
         int j = has_column ? column_key(all, own, window) : -1;
@@ -91,12 +94,11 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
         for (int t = 0; t < tiles; ++t, ++step) {
             const Column c = load_column(a, x, tile, j, window);
             const int stage = stage_of(step);
-            const elem* k = key_vector(a.k, a.k_batch, a.k_position, a.k_head, tile.s, tile.g, j);
-            const elem* v = key_vector(a.v, a.v_batch, a.v_position, a.v_head, tile.s, tile.g, j);
+            const unsigned own_k = j < 0 ? NO_VECTOR : k.of(j, tile.g), own_v = j < 0 ? NO_VECTOR : v.of(j, tile.g);
             j = t + 1 < tiles && has_column ? column_key(all, (t + 1) * TILE_KV + own, window) : -1;
             shared.empty[stage].wait(empty_parity(step));
-            copy_vectors<TILE_KV>(shared.k[stage], k);
-            copy_vectors<TILE_KV>(shared.v[stage], v);
+            copy_vectors<TILE_KV>(shared.k[stage], k.start, own_k);
+            copy_vectors<TILE_KV>(shared.v[stage], v.start, own_v);
             if (has_column) shared.columns[stage].write(own, c);
             shared.full[stage].arrive();
             shared.full[stage].arrive_when_copied();
@@ -243,10 +245,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_rows(const __g
     }
     __syncthreads();
     if (threadIdx.x < LOADING) {
-        give_registers<LOADING_REGISTERS>();
+        give_registers<ROWS_LOADING_REGISTERS>();
         load_row_tiles(a, shared);
     } else {
-        take_registers<COMPUTING_REGISTERS>();
+        take_registers<ROWS_COMPUTING_REGISTERS>();
         compute_rows(a, shared);
     }
 }
