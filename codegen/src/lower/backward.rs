@@ -2,15 +2,15 @@
 //! queries, and what is finished when sums are complete ([`super::reduce`]).
 
 use super::elementwise::{Body, Domain, Expressions};
-use super::matmul::{self, Need};
+use super::matmul::{self, Fields, Need};
 use super::module::{Builder, row_dot_buffer};
 use super::reduce::Sums;
 use super::topk::TopK;
 use super::warpgroups;
 use crate::plan::{PairFunction, RowDot};
 use crate::{
-    Buffer, Error, Factor, Family, Keep, KernelPlan, Module, Problem, Product, Scalar, Schedule,
-    Target,
+    Buffer, Error, Factor, Family, Keep, KernelPlan, Module, PassSchedule, Problem, Product, Scalar,
+    Schedule, Target,
 };
 use sparsek_dsl::ir::{Op, Role, ValueId};
 use std::collections::BTreeSet;
@@ -183,12 +183,14 @@ fn sweeps(
     target: &Target,
 ) -> Result<(), Error> {
     let s = &schedule.backward;
-    let column_fields = 3 + usize::from(b.values.uses_gate) + b.values.column_fields.len();
-    let row_fields = 2 + b.values.row_fields.len();
+    let fields = Fields::of(&b.values);
     let (row_sums, key_sums) = (b.values.row_sums.len(), b.values.key_sums.len());
+    if s.family == Family::Sm80 {
+        let unrolled = matmul::unrolled(problem, matmul::parts(s), fields);
+        b.constant("int", "UNROLLED", unrolled, "steps of 16 of the head dimension");
+    }
     b.constant("int", "ROW_SUMS", row_sums, "");
     b.constant("int", "KEY_SUMS", key_sums, "");
-    let persistent = [Factor::Multiprocessors];
     if s.family == Family::Sm90 {
         b.backward_warpgroups(s);
         // How many tiles of each sweep have been taken: by rows, of selected keys, of windows.
@@ -199,46 +201,59 @@ fn sweeps(
     if b.values.has_rows {
         let positions = b.values.shapes[0].positions;
         b.tiles(&TopK::of(problem, schedule), positions)?;
+        let need = match s.family {
+            Family::Sm80 => matmul::rows_need(problem, s, fields),
+            Family::Sm90 => warpgroups::rows_need(problem, s, fields),
+        };
+        check_fits(problem, target, "backward by rows", s, need)?;
+        b.constant("int", "ROWS_SHARED", need.shared, "bytes of a block");
         let blocks = [Factor::Blocks(u64::from(positions))];
-        let (need, grid): (_, [&[Factor]; 3]) = match s.family {
+        let (width, slices) = matmul::rows_slice(problem);
+        let slices = [Factor::Literal(u64::from(if b.values.has_d_q { slices } else { 1 }))];
+        let grid: [&[Factor]; 3] = match s.family {
             Family::Sm80 => {
-                let need = matmul::rows_need(problem, s, column_fields);
-                matmul::check_fits(problem, target, "backward by rows", s, need)?;
                 b.constant("int", "ROWS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
-                (need, [&blocks, &[Factor::Hkv], &[]])
+                b.constant("int", "ROWS_SLICE", width, "columns of d_q that a block accumulates");
+                [&blocks, &[Factor::Hkv], &slices]
             }
-            Family::Sm90 => {
-                let need = warpgroups::rows_need(problem, s, row_fields, column_fields);
-                warpgroups::check_fits(problem, target, "backward by rows", s, need)?;
-                (need, [&persistent, &[], &[]])
-            }
+            Family::Sm90 => [&[Factor::Multiprocessors], &[], &[]],
         };
         b.launch("backward_rows", grid, need.threads, need.shared);
     }
     if b.values.has_keys {
         let need = match s.family {
             Family::Sm80 => {
-                let need = matmul::keys_need(problem, s, row_fields);
-                matmul::check_fits(problem, target, "backward by keys", s, need)?;
+                let need = matmul::keys_need(problem, s, fields);
                 b.constant("int", "KEYS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
                 need
             }
-            Family::Sm90 => {
-                let need = warpgroups::keys_need(problem, s, row_fields, column_fields);
-                warpgroups::check_fits(problem, target, "backward by keys", s, need)?;
-                need
-            }
+            Family::Sm90 => warpgroups::keys_need(problem, s, fields),
         };
+        check_fits(problem, target, "backward by keys", s, need)?;
+        b.constant("int", "KEYS_SHARED", need.shared, "bytes of a block");
         key_sweep(b, problem, schedule, need);
     }
     Ok(())
+}
+
+fn check_fits(
+    problem: &Problem<'_>,
+    target: &Target,
+    pass: &str,
+    s: &PassSchedule,
+    need: Need,
+) -> Result<(), Error> {
+    match s.family {
+        Family::Sm80 => matmul::check_fits(problem, target, pass, s, need),
+        Family::Sm90 => warpgroups::check_fits(problem, target, pass, s, need),
+    }
 }
 
 fn key_sweep(b: &mut Builder<'_>, problem: &Problem<'_>, schedule: &Schedule, need: Need) {
     let s = &schedule.backward;
     let d = problem.instance.d as u32;
     let (width, slices) = match s.family {
-        Family::Sm80 => matmul::slice(d),
+        Family::Sm80 => matmul::slice(problem),
         Family::Sm90 => (d, 1),
     };
     let sums = b.values.key_sums.len() as u32;

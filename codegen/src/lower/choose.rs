@@ -1,8 +1,8 @@
 //! The compiler's own choice of a schedule.
 
-use super::matmul::{self, Need};
+use super::matmul::{self, Fields, Need};
 use super::warpgroups;
-use crate::{Error, Family, PassSchedule, Problem, Schedule, Target};
+use crate::{Error, Family, KernelPlan, Module, PassSchedule, Problem, Schedule, Target};
 use sparsek_dsl::Elem;
 use sparsek_dsl::ir::{KnobName, Op, Pass};
 
@@ -18,9 +18,9 @@ fn usual(family: Family, knob: KnobName) -> &'static [i64] {
         (Family::Sm80, KnobName::Warps) => &[4, 8, 2, 1],
         (Family::Sm80, KnobName::Stages) => &[2, 1, 3],
         (Family::Sm90, KnobName::TileQ) => &[128, 64, 192],
-        (Family::Sm90, KnobName::TileKv) => &[128, 64],
+        (Family::Sm90, KnobName::TileKv) => &[128, 64, 32],
         (Family::Sm90, KnobName::Warps) => &[12, 8, 16],
-        (Family::Sm90, KnobName::Stages) => &[2, 3, 1, 4],
+        (Family::Sm90, KnobName::Stages) => &[2, 3, 4],
     }
 }
 
@@ -39,8 +39,9 @@ impl Schedule {
 fn best(problem: &Problem<'_>, target: &Target, pass: Pass) -> Result<PassSchedule, Error> {
     let mut found: Option<(f64, PassSchedule)> = None;
     let mut refused: Option<Error> = None;
+    let fields = fields(problem, target, pass);
     for s in candidates(problem, target, pass) {
-        match need(problem, target, pass, &s) {
+        match need(problem, target, pass, &s, fields) {
             Ok(need) => {
                 let cost = cost(problem, target, pass, &s, need);
                 if found.is_none_or(|(least, _)| cost < least) {
@@ -89,17 +90,33 @@ fn families(problem: &Problem<'_>, target: &Target, pass: Pass) -> &'static [Fam
     }
 }
 
+/// Fields of rows and columns, which are known once the program is lowered: with a schedule so small that
+/// it fits if any does. They depend on none.
+fn fields(problem: &Problem<'_>, target: &Target, pass: Pass) -> Fields {
+    let tile_q = problem.group.max(1).next_multiple_of(16);
+    let family = Family::Sm80;
+    let s = PassSchedule { family, tile_q, tile_kv: 16, warps: tile_q / 16, stages: 1 };
+    let schedule = Schedule { chunk: CHUNK, forward: s, backward: s };
+    let module = match pass {
+        Pass::Forward => Module::Forward,
+        Pass::Backward => Module::Backward,
+    };
+    match KernelPlan::new(module, problem, &schedule, target) {
+        Ok(plan) => Fields::of(&plan.values),
+        Err(_) => Fields { row: 8 + problem.given.len(), column: 8 + problem.given.len() },
+    }
+}
+
 /// What the pass needs, the larger of its sweeps; an error when it does not fit.
 fn need(
     problem: &Problem<'_>,
     target: &Target,
     pass: Pass,
     s: &PassSchedule,
+    fields: Fields,
 ) -> Result<Need, Error> {
     let schedule = Schedule { chunk: CHUNK, forward: *s, backward: *s };
     matmul::check_shape(problem, &schedule, pass.name(), s)?;
-    // Fields of rows and columns are not known before the program is lowered: an upper bound.
-    let fields = 8 + problem.given.len();
     match pass {
         Pass::Forward if s.family == Family::Sm90 => {
             let products = weight_reads_product(problem);
@@ -113,8 +130,8 @@ fn need(
             Ok(need)
         }
         Pass::Backward if s.family == Family::Sm90 => {
-            let rows = warpgroups::rows_need(problem, s, fields, fields);
-            let keys = warpgroups::keys_need(problem, s, fields, fields);
+            let rows = warpgroups::rows_need(problem, s, fields);
+            let keys = warpgroups::keys_need(problem, s, fields);
             warpgroups::check_fits(problem, target, "backward by rows", s, rows)?;
             warpgroups::check_fits(problem, target, "backward by keys", s, keys)?;
             Ok(keys)
@@ -193,10 +210,7 @@ fn warpgroup_cost(problem: &Problem<'_>, s: &PassSchedule) -> f64 {
     // Keys are gathered once for a tile of rows, and two warpgroups work while others wait.
     let gathering = 1.0 + 24.0 / f64::from(s.tile_q);
     let steps = 1.0 + 16.0 / f64::from(s.tile_kv);
-    let waiting = match s.stages {
-        1 => 1.3,
-        2 => 1.0,
-        _ => 1.01,
-    };
+    // Keys in flight behind those that are worked on.
+    let waiting = 1.0 + 8.0 / f64::from((s.stages - 1) * s.tile_kv);
     0.3 * edges / used * gathering * steps * waiting
 }

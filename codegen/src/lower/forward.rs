@@ -1,7 +1,7 @@
 //! The forward module: tile lists, then one sweep over rows with the online softmax.
 
 use super::elementwise::{Body, Domain, Expressions, float};
-use super::matmul;
+use super::matmul::{self, Fields};
 use super::module::Builder;
 use super::topk::TopK;
 use super::warpgroups;
@@ -36,27 +36,34 @@ pub(crate) fn lower(
 
     let positions = b.values.shapes[0].positions;
     b.tiles(&TopK::of(problem, schedule), positions)?;
-    let column_fields = 3 + usize::from(b.values.uses_gate) + b.values.column_fields.len();
+    let fields = Fields::of(&b.values);
     match s.family {
         Family::Sm80 => {
-            let need = matmul::forward_need(problem, s, column_fields);
+            let need = matmul::forward_need(problem, s, fields);
             matmul::check_fits(problem, target, "forward", s, need)?;
             b.constant("int", "BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+            b.constant("int", "SHARED", need.shared, "bytes of a block");
             b.constant("int", "STEP", matmul::forward_step(s), "keys of a streamed tile at a time");
-            b.constant(
-                "bool",
-                "QUERIES_IN_REGISTERS",
-                matmul::queries_in_registers(problem, s),
-                "",
-            );
+            let unrolled = matmul::unrolled(problem, matmul::parts(s), fields);
+            b.constant("int", "UNROLLED", unrolled, "steps of 16 of the head dimension");
+            let held = matmul::queries_in_registers(problem, s);
+            b.constant("bool", "QUERIES_IN_REGISTERS", held, "");
+            let (width, slices) = matmul::rows_slice(problem);
+            b.constant("int", "SLICE", width, "columns of the output that a block accumulates");
             let blocks = [Factor::Blocks(u64::from(positions))];
-            b.launch("forward", [&blocks, &[Factor::Hkv], &[]], need.threads, need.shared);
+            let slices = [Factor::Literal(u64::from(slices))];
+            b.launch("forward", [&blocks, &[Factor::Hkv], &slices], need.threads, need.shared);
         }
         Family::Sm90 => {
-            let need = warpgroups::forward_need(problem, s, column_fields, b.values.needs_product);
+            let need = warpgroups::forward_need(problem, s, fields, b.values.needs_product);
             warpgroups::check_fits(problem, target, "forward", s, need)?;
+            let held = warpgroups::queries_in_registers(problem, s);
+            b.constant("bool", "QUERIES_IN_REGISTERS", held, "");
+            let buffers = warpgroups::query_buffers(problem, s);
+            b.constant("int", "QUERY_BUFFERS", buffers, "tiles of queries in shared memory");
             let blocks = warpgroups::blocks(s, target, need);
-            b.warpgroup_constants(s, &[s.tile_kv, problem.instance.d as u32], blocks);
+            let widths = [s.tile_kv / 2, s.tile_kv, problem.instance.d as u32];
+            b.warpgroup_constants(s, &widths, blocks);
             let blocks = [Factor::Literal(u64::from(blocks)), Factor::Multiprocessors];
             b.launch("forward", [&blocks, &[], &[]], need.threads, need.shared);
         }
@@ -88,13 +95,17 @@ fn softmax(e: &Expressions<'_>) -> Result<Softmax, Error> {
 /// `logit` and `weight`. Returns what they read.
 fn pair_functions(b: &mut Builder<'_>, e: &Expressions<'_>, s: &Softmax) -> BTreeSet<ValueId> {
     let mut logit = e.body(&[s.logit], Domain::Pair, false);
-    logit.results = vec![in_powers_of_two(e, s.logit, &logit)];
+    let (unscaled, scale) = without_factor(e, s.logit, &logit);
+    logit.results = vec![unscaled];
+    b.constant("float", "LOGIT_SCALE", float(scale), "powers of two for 1 of `logit`");
+    let bounded = is_bounded(e, s.weight);
+    b.constant("bool", "WEIGHT_BOUNDED", bounded, "a share of 0 has the weight 0");
     let weight = e.body(&[s.weight], Domain::Pair, false);
     let reads = |leaves: &BTreeSet<ValueId>, name| leaves.iter().any(|v| e.name(*v) == name);
     b.values.uses_gate = reads(&logit.leaves, "gate") || reads(&weight.leaves, "gate");
     b.values.needs_product = reads(&weight.leaves, "dot_qk");
     let product = if b.values.needs_product { ", float dot_qk" } else { "" };
-    let comment = "// The logit of a pair times log2 e: the softmax counts in powers of two.";
+    let comment = "// The logit of a pair over its constant factor: times LOGIT_SCALE, in powers of two.";
     for (body, name, comment, arguments) in [
         (&logit, "logit", comment, ", float dot_qk".to_owned()),
         (
@@ -117,29 +128,41 @@ fn pair_functions(b: &mut Builder<'_>, e: &Expressions<'_>, s: &Softmax) -> BTre
     &logit.fields | &weight.fields
 }
 
-/// A logit times log2 e, put into its last factor where that is a constant.
-fn in_powers_of_two(e: &Expressions<'_>, logit: ValueId, body: &Body) -> String {
+/// A logit without its last factor where that is a positive constant, and log2 e times that factor:
+/// the softmax multiplies when it subtracts the maximum, which costs nothing.
+fn without_factor(e: &Expressions<'_>, logit: ValueId, body: &Body) -> (String, f32) {
+    let log2_e = std::f64::consts::LOG2_E;
     if let Op::Binary(Binary::Mul, a, b) = &e.program.node(e.resolve(logit)).op {
         let constant = |v: &ValueId| match e.program.node(e.resolve(*v)).op {
             Op::Const(x) => Some(x.get()),
             _ => None,
         };
         let (factor, other) = if constant(b).is_some() { (b, a) } else { (a, b) };
-        if let Some(factor) = constant(factor) {
+        if let Some(factor) = constant(factor).filter(|f| *f > 0.0 && f.is_finite()) {
             let rest = e.body(&[*other], Domain::Pair, false);
+            let scale = (f64::from(factor) * log2_e) as f32;
             // The other factor must need no statements that the whole does not have.
-            if rest.lines == body.lines {
-                let scaled = (f64::from(factor) * std::f64::consts::LOG2_E) as f32;
-                return format!("{} * {}", parenthesised(&rest.results[0]), float(scaled));
+            if rest.lines == body.lines && scale.is_normal() {
+                return (rest.results[0].clone(), scale);
             }
         }
     }
-    format!("LOG2_E * {}", parenthesised(&body.results[0]))
+    (body.results[0].clone(), log2_e as f32)
 }
 
-fn parenthesised(expression: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-    if expression.chars().all(plain) { expression.to_owned() } else { format!("({expression})") }
+/// Whether a weight is 0 where the share of the softmax is 0: it is made of the share, the gate and
+/// constants by sums and products, which are finite.
+fn is_bounded(e: &Expressions<'_>, weight: ValueId) -> bool {
+    let mut stack = vec![weight];
+    while let Some(v) = stack.pop().map(|v| e.resolve(v)) {
+        match &e.program.node(v).op {
+            Op::Const(x) if x.get().is_finite() => {}
+            Op::Int(_) | Op::StraightThrough(_) | Op::Sparsek { .. } | Op::Softmax { .. } => {}
+            Op::Binary(Binary::Add | Binary::Sub | Binary::Mul, a, b) => stack.extend([*a, *b]),
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// The sink logit of a row. Returns what it reads.

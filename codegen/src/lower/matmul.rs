@@ -2,7 +2,7 @@
 
 use super::module::Builder;
 use super::warpgroups;
-use crate::plan::Shape;
+use crate::plan::{Shape, Values};
 use crate::{Error, Family, PassSchedule, Problem, Schedule, Target};
 
 /// How many rows of a tile stand for how many positions and heads.
@@ -13,6 +13,22 @@ pub(crate) fn shape(name: &'static str, rows: u32, group: u32) -> Shape {
     let positions = 1 << (rows / heads).ilog2();
     let filled = positions * heads == rows && parts * heads == group;
     Shape { name, positions, heads, parts, filled }
+}
+
+/// How many fields of four bytes the structs `Row` and `Column` have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fields {
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+}
+
+impl Fields {
+    pub(crate) fn of(values: &Values) -> Fields {
+        Fields {
+            row: 2 + values.row_fields.len(),
+            column: 3 + usize::from(values.uses_gate) + values.column_fields.len(),
+        }
+    }
 }
 
 /// What one sweep needs of a multiprocessor.
@@ -50,23 +66,50 @@ fn tile_bytes(problem: &Problem<'_>, rows: u32) -> u32 {
     rows * (problem.instance.d as u32 + 8) * problem.instance.elem.bytes() as u32
 }
 
+/// Bytes of `TileData` and of `KeyTile` in shared memory, with what aligns them: they depend on nothing.
+const TILE_DATA: u32 = 128;
+
 /// Rows of a warp's part of the stationary tile, in units of 16.
-fn parts(s: &PassSchedule) -> u32 {
+pub(crate) fn parts(s: &PassSchedule) -> u32 {
     s.tile_q / (16 * s.warps)
 }
 
 /// The width of the slices of d_k and d_v that one block accumulates, and their number: registers
-/// hold 128 columns of both.
-pub(crate) fn slice(d: u32) -> (u32, u32) {
-    let slices = d.div_ceil(128);
+/// hold 128 columns of both, beside operands of 16-bit types.
+pub(crate) fn slice(problem: &Problem<'_>) -> (u32, u32) {
+    slices_of(problem, if is_half(problem) { 128 } else { 64 })
+}
+
+/// The same of the output, and of d_q: sweeps over rows accumulate one of them.
+pub(crate) fn rows_slice(problem: &Problem<'_>) -> (u32, u32) {
+    slices_of(problem, if is_half(problem) { 256 } else { 128 })
+}
+
+fn slices_of(problem: &Problem<'_>, most: u32) -> (u32, u32) {
+    let d = problem.instance.d as u32;
+    let slices = d.div_ceil(most);
     (d.div_ceil(slices).next_multiple_of(16), slices)
+}
+
+fn is_half(problem: &Problem<'_>) -> bool {
+    problem.instance.elem.bytes() == 2
+}
+
+/// Steps of 16 of the head dimension that a product is unrolled by: compilers load the operands of all of
+/// them ahead, into registers that are spilled where there are too few. Operands of f32 are split into
+/// twice as many, and `parts` of rows with values of their own leave few.
+pub(crate) fn unrolled(problem: &Problem<'_>, parts: u32, fields: Fields) -> u32 {
+    match is_half(problem) {
+        false => 1,
+        true if parts > 1 && fields.row > 3 => 4,
+        true => 8,
+    }
 }
 
 /// Whether a warp keeps its queries in registers: they are loaded once, and take a quarter of the
 /// head dimension in 16-bit types.
 pub(crate) fn queries_in_registers(problem: &Problem<'_>, s: &PassSchedule) -> bool {
-    let half = problem.instance.elem.bytes() == 2;
-    half && parts(s) == 1 && problem.instance.d <= 128
+    is_half(problem) && parts(s) == 1 && problem.instance.d <= 128
 }
 
 /// Registers that compilers were seen to need beyond accumulators and operands: for the parts into
@@ -85,36 +128,41 @@ pub(crate) fn forward_step(s: &PassSchedule) -> u32 {
     [64, 32].into_iter().find(fits).unwrap_or(16)
 }
 
-/// The forward sweep; `column_fields` are those of the struct `Column`.
-pub(crate) fn forward_need(problem: &Problem<'_>, s: &PassSchedule, column_fields: usize) -> Need {
+/// The forward sweep.
+pub(crate) fn forward_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> Need {
     let d = problem.instance.d as u32;
+    let (width, _) = rows_slice(problem);
     let shared = tile_bytes(problem, s.tile_q)
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
-        + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1);
+        + (s.stages + 1) * s.tile_kv * 4 * (fields.column as u32 + 1)
+        + TILE_DATA;
     let q = if queries_in_registers(problem, s) { d / 4 } else { 0 };
-    let registers = parts(s) * (d / 2 + forward_step(s) / 2 + 16) + q + 40 + split(problem, s);
+    let registers = parts(s) * (width / 2 + forward_step(s) / 2 + 16) + q + 40 + split(problem, s);
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 
 /// The backward's row sweep.
-pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, column_fields: usize) -> Need {
-    let d = problem.instance.d as u32;
+pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> Need {
     let shared = 2 * tile_bytes(problem, s.tile_q)
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
-        + (s.stages + 1) * s.tile_kv * 4 * (column_fields as u32 + 1)
-        + 4 * s.tile_q;
-    let registers = parts(s) * (d / 2 + s.tile_kv + 24) + 48 + split(problem, s);
+        + (s.stages + 1) * s.tile_kv * 4 * (fields.column as u32 + 1)
+        + 4 * s.tile_q
+        + TILE_DATA;
+    let (width, _) = rows_slice(problem);
+    let registers = parts(s) * (width / 2 + s.tile_kv + 24) + 48 + split(problem, s);
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 
-/// The backward's key sweep; `row_fields` are those of the struct `Row`.
-pub(crate) fn keys_need(problem: &Problem<'_>, s: &PassSchedule, row_fields: usize) -> Need {
+/// The backward's key sweep.
+pub(crate) fn keys_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> Need {
     let shared = 2 * tile_bytes(problem, s.tile_q)
         + 2 * s.stages * tile_bytes(problem, s.tile_kv)
-        + (s.stages + 1) * s.tile_kv * 4 * row_fields as u32
-        + 16;
-    let (width, _) = slice(problem.instance.d as u32);
-    let registers = parts(s) * (width + s.tile_kv + 16) + 40 + split(problem, s);
+        + (s.stages + 1) * s.tile_kv * 4 * fields.row as u32
+        + 4 * s.tile_q * fields.column as u32
+        + TILE_DATA;
+    let (width, _) = slice(problem);
+    let operands = if is_half(problem) { split(problem, s) } else { 32 * parts(s) + 3 * s.tile_kv };
+    let registers = parts(s) * (width + s.tile_kv + 16) + 40 + operands;
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 

@@ -69,28 +69,30 @@ impl TopK {
         if self.k.is_none() {
             return Ok((buffers, vec![launch("plan_sinks", chunks, 256, 0)]));
         }
-        let (hkv, one_more) = (Factor::Hkv, |size: u64| Factor::Literal(size + 1));
+        // Prefix sums are one more than what they sum up, and one that keeps the lists aligned.
+        let (hkv, prefixes) = (Factor::Hkv, |size: u64| Factor::Literal(size + 2));
         let sorted = |name, blocks, size| scratch(name, Scalar::U64, &[hkv, blocks, size]);
         let prefix = |name, blocks, size| scratch(name, Scalar::F64, &[hkv, blocks, size]);
         buffers.extend([
             sorted("sorted", chunks, Factor::Literal(chunk)),
-            prefix("prefix", chunks, one_more(chunk)),
+            prefix("prefix", chunks, prefixes(chunk)),
             sorted("merged_sorted", merges, Factor::Literal(merged)),
-            prefix("merged_prefix", merges, one_more(merged)),
+            prefix("merged_prefix", merges, prefixes(merged)),
             scratch("bound_kth", Scalar::U64, &[hkv, chunks]),
             scratch("bound_tau", Scalar::F64, &[hkv, chunks]),
             scratch("bound_arrived", Scalar::I32, &[hkv, chunks]),
             scratch("kth_score", Scalar::F32, &[Factor::Rows, hkv, Factor::N]),
         ]);
-        // The members of a chunk: the best before it and its arrivals with the scores, queries and
-        // indices of those who leave.
-        let members =
-            self.fits("plan", 8 * u64::from(self.kept().next_power_of_two()) + 14 * chunk)?;
+        // The members of a chunk: the best before it, as many as threads sort, and its arrivals with
+        // the scores, queries and indices of those who leave.
+        let threads = (self.chunk / 4).clamp(128, 512);
+        let kept = u64::from(self.kept().max(threads).next_power_of_two());
+        let members = self.fits("plan", 8 * kept + 14 * chunk)?;
         let launches = vec![
-            launch("plan_sort", chunks, self.chunk / 4, 0),
+            launch("plan_sort", chunks, (self.chunk / 8).max(32), 0),
             launch("plan_merge", merges, self.merged() / 8, self.fits("plan", 8 * merged)?),
             launch("plan_bounds", chunks, 32, 0),
-            launch("plan_expiry", chunks, (self.chunk / 2).clamp(128, 512), members),
+            launch("plan_expiry", chunks, threads, members),
             launch("plan_tau", chunks, self.chunk.min(256), 0),
         ];
         Ok((buffers, launches))

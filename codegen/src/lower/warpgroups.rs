@@ -1,7 +1,7 @@
 //! Sweeps in which one warpgroup loads and the others compute (`arch/sm90`): what their schedules need
 //! of a multiprocessor.
 
-use super::matmul::Need;
+use super::matmul::{Fields, Need};
 use super::module::Builder;
 use crate::plan::Multiply;
 use crate::{Error, Family, PassSchedule, Problem, Target};
@@ -38,23 +38,36 @@ fn tile_bytes(problem: &Problem<'_>, rows: u32) -> u32 {
     rows * problem.instance.d as u32 * problem.instance.elem.bytes() as u32
 }
 
-/// The forward sweep; `column_fields` are those of the struct `Column`.
+/// Whether a warp keeps its queries in registers: the matrix units then read keys alone from shared
+/// memory, whose bandwidth 64 keys at a time would take in full otherwise.
+pub(crate) fn queries_in_registers(problem: &Problem<'_>, s: &PassSchedule) -> bool {
+    problem.instance.d <= 128 && s.tile_kv <= 64
+}
+
+/// Tiles of queries in shared memory: the next one is there when a tile is done.
+pub(crate) fn query_buffers(problem: &Problem<'_>, s: &PassSchedule) -> u32 {
+    if queries_in_registers(problem, s) || problem.instance.d > 128 { 1 } else { 2 }
+}
+
+/// The forward sweep; fields are those of the structs `Row` and `Column`.
 pub(crate) fn forward_need(
     problem: &Problem<'_>,
     s: &PassSchedule,
-    column_fields: usize,
+    fields: Fields,
     needs_product: bool,
 ) -> Need {
     let d = problem.instance.d as u32;
-    let tiles = tile_bytes(problem, s.tile_q) + 2 * s.stages * tile_bytes(problem, s.tile_kv);
-    let columns = (s.stages + 1) * s.tile_kv * 4 * column_fields as u32;
-    let barriers = 8 * (2 + 4 * s.stages);
+    let queries = query_buffers(problem, s) * (tile_bytes(problem, s.tile_q) + s.tile_q * 4 * fields.row as u32 + 48);
+    let tiles = 2 * s.stages * tile_bytes(problem, s.tile_kv);
+    let columns = (s.stages + 1) * s.tile_kv * 4 * fields.column as u32;
+    let barriers = 8 * (4 + 4 * s.stages);
     // Accumulators of the output, scores, weights of the tile before, and the products that a
     // weight reads.
     let products = if needs_product { s.tile_kv / 2 } else { 0 };
-    let registers = d / 2 + s.tile_kv / 2 + s.tile_kv / 4 + products + 48;
+    let held = if queries_in_registers(problem, s) { d / 4 } else { 0 };
+    let registers = d / 2 + held + s.tile_kv / 2 + s.tile_kv / 4 + products + 48;
     // The struct is aligned to 1024 bytes.
-    let shared = (tiles + columns + barriers).next_multiple_of(1024);
+    let shared = (queries + tiles + columns + barriers).next_multiple_of(1024);
     Need { shared, registers, threads: LOADING + 128 * computing(s) }
 }
 
@@ -63,11 +76,10 @@ pub(crate) fn forward_need(
 pub(crate) fn rows_need(
     problem: &Problem<'_>,
     s: &PassSchedule,
-    row_fields: usize,
-    column_fields: usize,
+    fields: Fields,
 ) -> Need {
-    let data =
-        s.tile_q * 4 * (row_fields as u32 + 2) + s.stages * s.tile_kv * 4 * column_fields as u32;
+    let (row, column) = (fields.row as u32, fields.column as u32);
+    let data = s.tile_q * 4 * (row + 2) + s.stages * s.tile_kv * 4 * column;
     let registers = problem.instance.d as u32 / 2 + s.tile_kv + s.tile_kv / 4 + 40;
     backward_need(problem, s, data, registers)
 }
@@ -76,10 +88,10 @@ pub(crate) fn rows_need(
 pub(crate) fn keys_need(
     problem: &Problem<'_>,
     s: &PassSchedule,
-    row_fields: usize,
-    column_fields: usize,
+    fields: Fields,
 ) -> Need {
-    let data = s.tile_q * 4 * column_fields as u32 + s.stages * s.tile_kv * 4 * row_fields as u32;
+    let (row, column) = (fields.row as u32, fields.column as u32);
+    let data = s.tile_q * 4 * column + s.stages * s.tile_kv * 4 * row;
     let registers = problem.instance.d as u32 + s.tile_kv + 40;
     backward_need(problem, s, data, registers)
 }
@@ -108,8 +120,13 @@ pub(crate) fn check_shape(
              128 or 192 and warps 8, 12 or 16, not tile q {tile_q} and warps {warps}"
         ));
     }
-    if tile_kv % 64 != 0 || tile_kv > 128 || tile_kv == 0 {
-        return refuse(format!("with sm90, tile kv is 64 or 128, not {tile_kv}"));
+    if pass == "backward" && tile_q > 128 {
+        return refuse(format!("with sm90, tile q is 64 or 128, not {tile_q}: a lane that loads has one row"));
+    }
+    // A warp that loads copies a quarter of the keys, 16 bytes a lane.
+    let pieces = tile_kv / 4 * (problem.instance.d as u32 / 8);
+    if ![32, 64, 128].contains(&tile_kv) || pieces % 32 != 0 {
+        return refuse(format!("with sm90, tile kv is 64 or 128, or 32 from D 32 on, not {tile_kv}"));
     }
     Ok(())
 }

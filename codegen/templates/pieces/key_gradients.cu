@@ -1,14 +1,10 @@
-// Accumulators of 16 M keys: columns slice_from().. of d_k and d_v, and sums over queries.
+// Accumulators of 16 M keys: columns slice_from<SLICE>().. of d_k and d_v, and sums over queries.
 template <int M>
 struct KeyGradients {
     float d_k[M][SLICE / 8][4];
     float d_v[M][SLICE / 8][4];
     float sums[M][2][KEY_SUMS + 1];
 };
-
-// Columns of the head dimension that a block accumulates: the last slice overlaps the one before where D is no multiple
-// of the width, and both write the same numbers there.
-__device__ __forceinline__ int slice_from() { return min(static_cast<int>(blockIdx.z) * SLICE, D - SLICE); }
 
 __device__ __forceinline__ float* partial_of(const Arguments& a, int g, int chunk, int slot) {
     return a.partial + (chunk_index(a, g, chunk) * CHUNK_KEYS + slot) * PARTIAL;
@@ -42,7 +38,7 @@ __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile
             float* to = partial_of(a, keys.g, keys.chunk, keys.slot + own);
 #pragma unroll
             for (int n = 0; n < SLICE / 8; ++n) {
-                const int d = slice_from() + 8 * n + lane % 4 * 2;
+                const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
 <% if has_d_k %>                *reinterpret_cast<float2*>(to + d) = make_float2(sums.d_k[m][n][2 * h], sums.d_k[m][n][2 * h + 1]);
 <% endif %><% if has_d_v %>                *reinterpret_cast<float2*>(to + PARTIAL_V + d) = make_float2(sums.d_v[m][n][2 * h], sums.d_v[m][n][2 * h + 1]);
 <% endif %>            }
@@ -107,7 +103,7 @@ __device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTil
 <% endif %><% if has_d_v %>            elem* d_v = a.d_v + keys.s.row * a.d_v_batch + token * a.d_v_position + keys.g * a.d_v_head;
 <% endif %>#pragma unroll
             for (int n = 0; n < SLICE / 8; ++n) {
-                const int d = slice_from() + 8 * n + lane % 4 * 2;
+                const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
 <% if has_d_k %>                const float2 more_k = selected ? *reinterpret_cast<const float2*>(selected + d) : float2{};
                 store_pair(d_k + d, sums.d_k[m][n][2 * h] + more_k.x, sums.d_k[m][n][2 * h + 1] + more_k.y);
 <% endif %><% if has_d_v %>                const float2 more_v = selected ? *reinterpret_cast<const float2*>(selected + PARTIAL_V + d) : float2{};

@@ -70,16 +70,37 @@ __device__ __forceinline__ Row load_row(const Arguments& a, const Uniform& x, co
 <% endfor %>    return r;
 }
 
+// How the threads of a block share the copies of ROWS rows: COPIES of 16 bytes of a row are those of as many threads, so that
+// a thread's rows are AT_ONCE apart and its addresses in shared memory differ by constants.
+template <int ROWS, int THREADS>
+struct RowCopies {
+    static constexpr int SIZE = 16 / sizeof(elem), COPIES = D / SIZE;
+    static constexpr int WIDTH = COPIES < THREADS ? COPIES : THREADS, AT_ONCE = THREADS / WIDTH;
+    // A thread's first row, and its first element of every row.
+    static __device__ __forceinline__ int row() { return threadIdx.x / WIDTH; }
+    static __device__ __forceinline__ int element() { return threadIdx.x % WIDTH * SIZE; }
+    // Whether it has the row that is `n` after its first one, and the copy that is `c` after the first one of its row.
+    static __device__ __forceinline__ bool has_row(int n) {
+        return (AT_ONCE * WIDTH == THREADS || row() < AT_ONCE) && (ROWS % AT_ONCE == 0 || n + row() < ROWS);
+    }
+    static __device__ __forceinline__ bool has_copy(int c) { return COPIES % WIDTH == 0 || c * SIZE + element() < D; }
+};
+
 // Starts copying the rows of a tensor [B, N, Hq, D] that a tile has; rows that do not exist become zero.
 template <class Shape, int ROWS, int THREADS>
 __device__ __forceinline__ void copy_query_rows(elem* to, const elem* from, long long batch, long long position, long long head,
                                                 const Tile& tile) {
-    constexpr int PER_ROW = D * sizeof(elem) / 16;
-    for (int at = threadIdx.x; at < ROWS * PER_ROW; at += THREADS) {
-        const int row = at / PER_ROW, part = at % PER_ROW * (16 / sizeof(elem));
+    using Copies = RowCopies<ROWS, THREADS>;
+    to += Copies::row() * ROW + Copies::element();
+    from += tile.s.row * batch + tile.s.start * position + Copies::element();
+#pragma unroll
+    for (int n = 0; n < ROWS; n += Copies::AT_ONCE) {
+        if (!Copies::has_row(n)) break;
         int i, h;
-        const bool valid = row_exists<Shape>(tile, row, i, h);
-        const long long offset = valid ? tile.s.row * batch + (tile.s.start + i) * position + h * head : 0;
-        copy_async(to + row * ROW + part, from + offset + part, valid);
+        const bool valid = row_exists<Shape>(tile, n + Copies::row(), i, h);
+        const long long offset = valid ? i * position + h * head : 0;
+#pragma unroll
+        for (int c = 0; c < Copies::COPIES; c += Copies::WIDTH)
+            if (Copies::has_copy(c)) copy_async(to + n * ROW + c * Copies::SIZE, from + offset + c * Copies::SIZE, valid);
     }
 }

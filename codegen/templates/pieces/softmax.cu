@@ -1,4 +1,5 @@
-// The online softmax of M × 16 rows, in powers of two. Each of the four lanes of a row holds a quarter of its sum.
+// The online softmax of M × 16 rows, in powers of two: what `logit` gives counts LOGIT_SCALE of them. Each of the four lanes
+// of a row holds a quarter of its sum.
 template <int M>
 struct Softmax {
     float maximum[M][2], sum[M][2];
@@ -10,7 +11,7 @@ struct Softmax {
         for (int m = 0; m < M; ++m)
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                maximum[m][h] = LOG2_E * ${ sink }$;
+                maximum[m][h] = LOG2_E / LOGIT_SCALE * ${ sink }$;
                 sum[m][h] = maximum[m][h] > -INFINITY_F && threadIdx.x % 4 == 0 ? 1.0f : 0.0f;
             }
     }
@@ -41,15 +42,15 @@ struct Softmax {
                 highest = row_maximum(highest);
                 grew |= highest > maximum[m][h];
                 // While nothing is seen the maximum is −inf, and −inf − −inf would be NaN.
-                const float reference = highest == -INFINITY_F ? 0.0f : highest;
-                shrink[m][h] = power_of_two(maximum[m][h] - reference);
+                const float reference = highest == -INFINITY_F ? 0.0f : LOGIT_SCALE * highest;
+                shrink[m][h] = power_of_two(fmaf(LOGIT_SCALE, maximum[m][h], -reference));
                 maximum[m][h] = highest;
                 float total = sum[m][h] * shrink[m][h];
 #pragma unroll
                 for (int n = 0; n < N; ++n)
 #pragma unroll
                     for (int e = 0; e < 2; ++e) {
-                        x[m][n][2 * h + e] = power_of_two(x[m][n][2 * h + e] - reference);
+                        x[m][n][2 * h + e] = power_of_two(fmaf(LOGIT_SCALE, x[m][n][2 * h + e], -reference));
                         total += x[m][n][2 * h + e];
                     }
                 sum[m][h] = total;
@@ -75,7 +76,7 @@ struct Softmax {
             for (int h = 0; h < 2; ++h) {
                 const float total = row_sum(sum[m][h]);
                 inverse[m][h] = total > 0.0f ? 1.0f / total : 0.0f;
-                lse[m][h] = total > 0.0f ? maximum[m][h] * LN_2 + logf(total) : -INFINITY_F;
+                lse[m][h] = total > 0.0f ? maximum[m][h] * (LOGIT_SCALE * LN_2) + logf(total) : -INFINITY_F;
             }
     }
 };

@@ -1,14 +1,54 @@
 // The state after every chunk: the K-th best candidate (0 while fewer have arrived), tau, the number that have arrived. One
 // warp finds it from the sorted lists.
 
-// The K-th best of lists that hold at least K candidates.
-__device__ Candidate kth_best(const Arguments& a, const Lists& lists) {
-    __shared__ int4 kept[KEPT];  // the K-th best is among [x, w); y and z divide them
+// Lists whose brackets are kept in shared memory; those beyond are searched from end to end.
+constexpr int KEPT = 576;
+
+// How many of a list there are.
+__device__ __forceinline__ int present_in(const List& list) {
+    return list.size - (list.sorted[0] != 0 ? 0 : list.below(1, 0, list.size));
+}
+
+// The candidate of a rank, 1 for the best, among at most 32 that lanes have, each `count` of a list from `from` on.
+__device__ Candidate best_of_few(const Arguments& a, const Lists& lists, const int4* kept, int rank) {
+    __shared__ Candidate few[32];
     const int lane = threadIdx.x;
-    for (int i = lane; i < lists.count && i < KEPT; i += 32) {
-        const List list = lists.at(a, i);
-        kept[i] = {list.size > K ? list.size - K : 0, 0, 0, list.size};
+    int next = 0;
+    for (int base = 0; base < lists.count; base += 32) {
+        const int i = base + lane, count = i < lists.count ? kept[i].w - kept[i].x : 0;
+        int slot = count;
+        for (int d = 1; d < 32; d *= 2) {
+            const int y = __shfl_up_sync(FULL_WARP, slot, d);
+            if (lane >= d) slot += y;
+        }
+        const int total = __shfl_sync(FULL_WARP, slot, 31);
+        slot += next - count;
+        for (int r = 0; r < count; ++r) few[slot + r] = lists.at(a, i).sorted[kept[i].x + r];
+        next += total;
     }
+    __syncwarp();
+    const Candidate mine = lane < next ? few[lane] : 0;
+    int better = 0;
+    for (int i = 0; i < next; ++i) better += few[i] > mine ? 1 : 0;
+    return __shfl_sync(FULL_WARP, mine, __ffs(__ballot_sync(FULL_WARP, lane < next && better == rank - 1)) - 1);
+}
+
+// The K-th best of lists that hold `arrived` candidates, at least K. Were the K best spread evenly, they would be the first
+// so many of each list: the K-th best is not below the least candidate of those ranks, and not above the greatest. In what is kept of a
+// list it is among [x, w), which y and z divide.
+__device__ Candidate kth_best(const Arguments& a, const Lists& lists, int arrived, int4* kept) {
+    const int lane = threadIdx.x;
+    Candidate least = ~0ull, most = 0;
+    for (int i = lane; i < lists.count; i += 32) {
+        const List list = lists.at(a, i);
+        const int present = present_in(list);
+        if (i < KEPT) kept[i] = {Greatest()(list.size - K, list.size - present), 0, 0, list.size};
+        if (present == 0) continue;
+        const Candidate c = list.sorted[list.size - (static_cast<long long>(K) * present + arrived - 1) / arrived];
+        least = Least()(least, c);
+        most = Greatest()(most, c);
+    }
+    Candidate pivot = least_of_warp(least), pivot2 = greatest_of_warp(most) + 1;
     int rank = K;
     Candidate floor = 1, ceiling = ~0ull;  // of what remains, for lists that are not kept
     while (true) {
@@ -17,7 +57,36 @@ __device__ Candidate kth_best(const Arguments& a, const Lists& lists) {
             const int from = list.below(floor, list.size > K ? list.size - K : 0, list.size);
             return int4{from, 0, 0, list.below(ceiling, from, list.size)};
         };
-        Candidate least = ~0ull, most = 0;
+        int better = 0, better2 = 0;
+        const Candidate pivots[2] = {pivot, pivot2};
+        for (int i = lane; i < lists.count; i += 32) {
+            const List list = lists.at(a, i);
+            const int4 r = remaining(list, i);
+            int at[2] = {r.x, r.x}, high[2] = {r.w, r.w};
+            list.below(pivots, at, high);
+            if (i < KEPT) kept[i] = {r.x, at[0], at[1], r.w};
+            better += r.w - at[0];
+            better2 += r.w - at[1];
+        }
+        better = sum_warp(better);
+        better2 = sum_warp(better2);
+        const bool upper = better2 >= rank, middle = !upper && better >= rank;
+        const int left = upper ? better2 : middle ? better - better2 : 0;
+        if (upper) {
+            floor = pivot2;
+        } else if (middle) {
+            floor = pivot, ceiling = pivot2, rank -= better2;
+        } else {
+            ceiling = pivot, rank -= better;
+        }
+        for (int i = lane; i < lists.count && i < KEPT; i += 32) {
+            if (upper) kept[i].x = kept[i].z;
+            else if (middle) kept[i].x = kept[i].y, kept[i].w = kept[i].z;
+            else kept[i].w = kept[i].y;
+        }
+        if (0 < left && left <= 32 && lists.count <= KEPT) return best_of_few(a, lists, kept, rank);
+        // Two pivots of thirds.
+        least = ~0ull, most = 0;
         for (int i = lane; i < lists.count; i += 32) {
             const List list = lists.at(a, i);
             const int4 r = remaining(list, i);
@@ -28,67 +97,91 @@ __device__ Candidate kth_best(const Arguments& a, const Lists& lists) {
         least = least_of_warp(least);
         most = greatest_of_warp(most);
         if (least == most) return least;
-        // Two pivots, of thirds.
-        const Candidate third = (most - least + 2) / 3, pivot = least + third;
-        const Candidate pivot2 = most - pivot > third ? pivot + third : most;
-        int better = 0, better2 = 0;
-        for (int i = lane; i < lists.count; i += 32) {
-            const List list = lists.at(a, i);
-            const int4 r = remaining(list, i);
-            const int2 middle = list.below(pivot, r.x, r.w, pivot2, r.x, r.w);
-            if (i < KEPT) kept[i] = {r.x, middle.x, middle.y, r.w};
-            better += r.w - middle.x;
-            better2 += r.w - middle.y;
-        }
-        better = sum_warp(better);
-        better2 = sum_warp(better2);
-        if (better2 >= rank) {
-            floor = pivot2;
-        } else if (better >= rank) {
-            floor = pivot, ceiling = pivot2, rank -= better2;
-        } else {
-            ceiling = pivot, rank -= better;
-        }
-        for (int i = lane; i < lists.count && i < KEPT; i += 32) {
-            if (floor == pivot2) kept[i].x = kept[i].z;
-            else if (floor == pivot) kept[i].x = kept[i].y, kept[i].w = kept[i].z;
-            else kept[i].w = kept[i].y;
-        }
+        const Candidate third = (most - least + 2) / 3;
+        pivot = least + third;
+        pivot2 = most - pivot > third ? pivot + third : most;
     }
 }
 
-// All candidates of some lists; every lane of the warp gets the total.
+// All candidates of some lists; every lane of the warp gets the totals.
 struct ListedCandidates {
     const Arguments& a;
     const Lists& lists;
-    int4* brackets;
-    int2* last;
+    int4* brackets;  // where a list's first candidates above t and above t + 1 may be: [x, y] and [z, w]
+    int4* last;      // where they were for the last two t
 
-    __device__ Total total(double t) {
-        Total sum = {0.0, 0, 0};
-        const Candidate above = least_above(t), saturated = least_above(t + 1.0);
+    __device__ void totals(double t, double t2, Total& at, Total& at2) const {
+        at = at2 = {0.0, 0, 0};
+        const Candidate bounds[4] = {least_above(t), least_above(t + 1.0), least_above(t2), least_above(t2 + 1.0)};
         for (int i = threadIdx.x; i < lists.count; i += 32) {
             const List list = lists.at(a, i);
             const int4 b = i < KEPT ? brackets[i] : int4{0, list.size, 0, list.size};
-            const int2 at = list.below(above, b.x, b.y, saturated, b.z, b.w);
-            if (i < KEPT) last[i] = at;
-            list.add(at.x, at.y, t, sum);
+            int low[4] = {b.x, b.z, b.x, b.z}, high[4] = {b.y, b.w, b.y, b.w};
+            list.below(bounds, low, high);
+            if (i < KEPT) last[i] = {low[0], low[1], low[2], low[3]};
+            list.add(low[0], low[1], t, at);
+            list.add(low[2], low[3], t2, at2);
         }
-        return {sum_warp(sum.f), sum_warp(sum.above), sum_warp(sum.fractional)};
+        at = sum_warp(at);
+        at2 = sum_warp(at2);
     }
 
-    // The root is above the last t, or below.
-    __device__ void narrow(bool up) {
+    // Below, between or above the last two t. Returns whether nobody is left within a bracket: then f is linear there.
+    __device__ bool narrow(bool above, bool above2) {
+        int open = 0;
         for (int i = threadIdx.x; i < lists.count && i < KEPT; i += 32) {
-            if (up) brackets[i].x = last[i].x, brackets[i].z = last[i].y;
-            else brackets[i].y = last[i].x, brackets[i].w = last[i].y;
+            int4& b = brackets[i];
+            if (above2) b.x = last[i].z, b.z = last[i].w;
+            else if (above) b = {last[i].x, last[i].z, last[i].y, last[i].w};
+            else b.y = last[i].x, b.w = last[i].y;
+            open |= (b.x ^ b.y) | (b.z ^ b.w);
         }
+        return lists.count <= KEPT && !__any_sync(FULL_WARP, open != 0);
     }
 };
 
+// tau, from all candidates, where more than K have arrived and the K-th best score is v; as `largest_root` finds it, but two
+// steps at a time, whose searches overlap. Newton's step from the left and the chord lie on both sides of the root wherever f
+// bends one way; the middle replaces the chord after steps that did not halve the bracket.
+__device__ double tau_of(ListedCandidates& candidates, double v) {
+    double low = v - 1.0, high = v;
+    if (!(low < high)) return low;
+    Total at_low, at_high;
+    candidates.totals(low, high, at_low, at_high);
+    if (at_low.above() <= K) return low;
+    bool halved = true;
+    while (true) {
+        const double magnitude = low < 0.0 ? -low : low, tolerance = 0x1p-30 * (magnitude > 1.0 ? magnitude : 1.0);
+        const double width = high - low, middle = low + 0.5 * width, rest = at_low.f() - K;
+        if (rest <= tolerance || width <= tolerance || !(middle > low && middle < high)) return low;
+        if (K - at_high.f() <= tolerance) return high;
+        double t = low + __fdividef(static_cast<float>(rest), static_cast<float>(at_low.fractional));
+        double t2 = halved ? low + width * __fdividef(static_cast<float>(rest), static_cast<float>(at_low.f() - at_high.f()))
+                           : middle;
+        if (!(t > low && t < high)) t = middle;
+        if (!(t2 > low && t2 < high)) t2 = middle;
+        if (t2 < t) {
+            const double chord = t2;
+            t2 = t;
+            t = chord;
+        }
+        Total at, at2;
+        candidates.totals(t, t2, at, at2);
+        const bool above = at.f() >= K, above2 = at2.f() >= K;  // whether the root is
+        if (above2) {
+            low = t2, at_low = at2;
+        } else if (above) {
+            low = t, at_low = at, high = t2, at_high = at2;
+        } else {
+            high = t, at_high = at;
+        }
+        if (candidates.narrow(above, above2)) return low + (at_low.f() - K) / at_low.fractional;
+        halved = high - low <= 0.5 * width;
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(32) plan_bounds(const __grid_constant__ Arguments a) {
-    __shared__ int4 brackets[KEPT];
-    __shared__ int2 last[KEPT];
+    __shared__ int4 brackets[KEPT], last[KEPT];
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -97,19 +190,13 @@ extern "C" __global__ void __launch_bounds__(32) plan_bounds(const __grid_consta
     int arrived = 0;
     for (int i = threadIdx.x; i < lists.count; i += 32) {
         const List list = lists.at(a, i);
-        arrived += list.size - list.below(1, 0, list.size);
+        arrived += present_in(list);
+        if (i < KEPT) brackets[i] = {0, list.size, 0, list.size};
     }
     arrived = sum_warp(arrived);
-    const Candidate kth = arrived < K ? 0 : kth_best(a, lists);
-    double tau = -INFINITY_F;
-    if (arrived > K) {
-        const double v = score_of(kth);
-        for (int i = threadIdx.x; i < 4 * lists.count && i < 4 * KEPT; i += 32)
-            set_bracket(brackets[i / 4], i % 4, lists.at(a, i / 4), v - 1.0, v);
-        __syncwarp();
-        ListedCandidates candidates = {a, lists, brackets, last};
-        tau = largest_root(candidates, v, v - 1.0, v);
-    }
+    const Candidate kth = arrived < K ? 0 : kth_best(a, lists, arrived, last);
+    ListedCandidates candidates = {a, lists, brackets, last};
+    const double tau = arrived > K ? tau_of(candidates, score_of(kth)) : -INFINITY_F;
     if (threadIdx.x != 0) return;
     const long long index = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
     a.bound_kth[index] = kth;

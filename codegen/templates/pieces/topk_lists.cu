@@ -1,16 +1,25 @@
-// f(t) = Σ clip(u − t, 0, 1) over candidates, and what it is made of: those above t, and among them those with u <= t + 1,
-// by whose number f falls as t rises.
+// f(t) = Σ clip(u − t, 0, 1) over candidates: those with u > t + 1 count 1 each, and the others above t, the fractional ones,
+// u − t. By their number f falls as t rises.
 struct Total {
-    double f;
-    int above, fractional;
+    double sum;  // of the fractional
+    int saturated, fractional;
+
+    __device__ double f() const { return sum + saturated; }
+    __device__ int above() const { return saturated + fractional; }
 
     __device__ void add(double u, double t) {
-        const double d = u - t, part = d < 1.0 ? d : 1.0;
-        f += d > 0.0 ? part : 0.0;
-        above += d > 0.0 ? 1 : 0;
-        fractional += d > 0.0 && d <= 1.0 ? 1 : 0;
+        const double d = u - t;
+        const bool is_saturated = d > 1.0, is_fractional = d > 0.0 && !is_saturated;
+        if (is_fractional) sum += d;
+        saturated += is_saturated ? 1 : 0;
+        fractional += is_fractional ? 1 : 0;
     }
 };
+
+// The totals of a warp, the same bits in every lane.
+__device__ __forceinline__ Total sum_warp(const Total& x) {
+    return {sum_warp(x.sum), sum_warp(x.saturated), sum_warp(x.fractional)};
+}
 
 // Sorted lists: every chunk of queries has one of its arrivals, and every MERGED / CHUNK chunks have one of theirs.
 constexpr int MERGED = CHUNK * 16 < 8192 ? CHUNK * 16 : 8192;
@@ -20,7 +29,7 @@ constexpr int MERGED = CHUNK * 16 < 8192 ? CHUNK * 16 : 8192;
 // A range whose scores lie within 1 then has u − u_first = x − x_first.
 struct List {
     const Candidate* sorted;
-    const double* prefix;  // of length size + 1
+    const double* prefix;  // of length size + 1, and one more that keeps lists aligned for pairs
     int size;
 
     // Σ (u − t) over [from, to), whose scores lie within 1.
@@ -40,23 +49,29 @@ struct List {
         return low;
     }
 
-    // The same for two bounds at a time, whose loads overlap.
-    __device__ int2 below(Candidate bound, int low, int high, Candidate bound2, int low2, int high2) const {
-        while (low < high && low2 < high2) {
-            const int middle = (low + high) / 2, middle2 = (low2 + high2) / 2;
-            const Candidate c = sorted[middle], c2 = sorted[middle2];
-            if (c < bound) low = middle + 1;
-            else high = middle;
-            if (c2 < bound2) low2 = middle2 + 1;
-            else high2 = middle2;
+    // The same for several bounds at a time, whose loads overlap; `low` becomes the numbers.
+    template <int B>
+    __device__ void below(const Candidate (&bound)[B], int (&low)[B], int (&high)[B]) const {
+        for (bool open = true; open;) {
+            Candidate c[B];
+#pragma unroll
+            for (int b = 0; b < B; ++b) c[b] = sorted[Least()((low[b] + high[b]) / 2, size - 1)];
+            open = false;
+#pragma unroll
+            for (int b = 0; b < B; ++b) {
+                const int middle = (low[b] + high[b]) / 2;
+                if (low[b] >= high[b]) continue;
+                if (c[b] < bound[b]) low[b] = middle + 1;
+                else high[b] = middle;
+                open |= low[b] < high[b];
+            }
         }
-        return {below(bound, low, high), below(bound2, low2, high2)};
     }
 
     // Adds all candidates of the list, of which those above t start at `from` and those above t + 1 at `to`.
     __device__ void add(int from, int to, double t, Total& total) const {
-        total.f += size - to + sum(from, to, t);
-        total.above += size - from;
+        total.sum += sum(from, to, t);
+        total.saturated += size - to;
         total.fractional += to - from;
     }
 };
@@ -64,8 +79,8 @@ struct List {
 template <int SIZE>
 __device__ __forceinline__ List list_at(const Arguments& a, int g, int id) {
     const long long index = static_cast<long long>(g) * block_count<SIZE>(a) + id;
-    if constexpr (SIZE == CHUNK) return {a.sorted + index * SIZE, a.prefix + index * (SIZE + 1), SIZE};
-    else return {a.merged_sorted + index * SIZE, a.merged_prefix + index * (SIZE + 1), SIZE};
+    if constexpr (SIZE == CHUNK) return {a.sorted + index * SIZE, a.prefix + index * (SIZE + 2), SIZE};
+    else return {a.merged_sorted + index * SIZE, a.merged_prefix + index * (SIZE + 2), SIZE};
 }
 
 // The lists that together hold whatever arrived in the first `chunks` chunks of a sequence.
@@ -87,33 +102,35 @@ struct Lists {
     }
 };
 
-// Writes sorted candidates in shared memory as a list; every one of THREADS threads has a share of consecutive ones.
-template <int SIZE, int THREADS>
-__device__ __forceinline__ void write_list(const Candidate* x, List list) {
-    Candidate* sorted = const_cast<Candidate*>(list.sorted);
-    double* prefix = const_cast<double*>(list.prefix);
-    for (int i = threadIdx.x; i < SIZE; i += THREADS) sorted[i] = x[i];
-    constexpr int SHARE = SIZE / THREADS;
+// Writes a list of the SHARE sorted candidates that every thread of a block has. `shared` holds one of each thread's.
+template <int SHARE>
+__device__ __forceinline__ void write_list(const Candidate (&x)[SHARE], Candidate* shared, List list) {
     const int from = threadIdx.x * SHARE;
-    Candidate before = from > 0 ? x[from - 1] : 0;
+    __syncthreads();
+    shared[threadIdx.x] = x[SHARE - 1];
+    __syncthreads();
+    Candidate before = threadIdx.x > 0 ? shared[threadIdx.x - 1] : 0;
     double coordinate[SHARE], rises = 0.0, total;
 #pragma unroll
     for (int i = 0; i < SHARE; ++i) {
-        const Candidate c = x[from + i];
-        const double step = static_cast<double>(score_of(c)) - static_cast<double>(score_of(before));
+        const double step = static_cast<double>(score_of(x[i])) - static_cast<double>(score_of(before));
         rises += before == 0 ? 0.0 : step < 1.0 ? step : 1.0;  // 1 also between two of +inf
         coordinate[i] = rises;
-        before = c;
+        before = x[i];
     }
     const double start = scan_block(rises, 0.0, total, Sum());
     double coordinates = 0.0;
 #pragma unroll
     for (int i = 0; i < SHARE; ++i) coordinates += coordinate[i] += start;
     double sum = scan_block(coordinates, 0.0, total, Sum());
+    ulonglong2* sorted = reinterpret_cast<ulonglong2*>(const_cast<Candidate*>(list.sorted) + from);
+    double2* prefix = reinterpret_cast<double2*>(const_cast<double*>(list.prefix) + from);
 #pragma unroll
-    for (int i = 0; i < SHARE; ++i) {
-        prefix[from + i] = sum;
-        sum += coordinate[i];
+    for (int i = 0; i < SHARE; i += 2) {
+        const double next = sum + coordinate[i];
+        sorted[i / 2] = {x[i], x[i + 1]};
+        prefix[i / 2] = {sum, next};
+        sum = next + coordinate[i + 1];
     }
-    if (threadIdx.x == THREADS - 1) prefix[SIZE] = sum;
+    if (from + SHARE == list.size) prefix[SHARE / 2] = {sum, sum};
 }

@@ -95,45 +95,53 @@ __device__ __forceinline__ int place_block(bool keep, int& next) {
     return slot;
 }
 
-// LEVELS consecutive steps of a bitonic network, each comparing at half the distance of the one before; the last one at
-// `gap`. A thread takes those 2^LEVELS candidates through all of them that are `gap` apart.
-template <int SIZE, int LEVELS>
-__device__ __forceinline__ void bitonic_steps(Candidate* x, int size, int gap) {
-    constexpr int MEMBERS = 1 << LEVELS;
-    __syncthreads();
-    for (int set = threadIdx.x; set < SIZE / MEMBERS; set += blockDim.x) {
-        const int within = set & (gap - 1), first = (set - within) * MEMBERS + within;
-        const bool ascending = (first & size) == 0;
-        Candidate c[MEMBERS];
+// Sorts the E consecutive elements that each thread of a block has, ascending over the block, in runs of SIZE. Runs of
+// `sorted` of them are in order already, those of even number ascending and those of odd number descending. A bitonic
+// network: elements of one thread are compared in registers, those of one warp by shuffles, and those farther apart through
+// `shared`, which holds one element for each of the block, the threads' first ones first because of memory banks.
+template <int SIZE, int E, class T>
+__device__ __forceinline__ void bitonic_sort(T (&x)[E], T* shared, int sorted) {
+    const int thread = threadIdx.x, threads = blockDim.x;
+    // Which of two elements `distance` apart this thread keeps, where it has one of them.
+    const auto keeps_smaller = [=](int distance, int size) {
+        return ((thread * E & distance) == 0) == ((thread * E & size) == 0);
+    };
+#pragma unroll 1
+    for (int size = 2 * sorted; size <= SIZE; size *= 2) {
+        int distance = size / 2;
+#pragma unroll 1
+        for (; distance >= 32 * E; distance /= 2) {
+            const bool smaller = keeps_smaller(distance, size);
+            __syncthreads();  // what was there has been read
 #pragma unroll
-        for (int m = 0; m < MEMBERS; ++m) c[m] = x[first + m * gap];
+            for (int e = 0; e < E; ++e) shared[e * threads + thread] = x[e];
+            __syncthreads();
 #pragma unroll
-        for (int distance = MEMBERS / 2; distance > 0; distance /= 2) {
+            for (int e = 0; e < E; ++e) {
+                const T other = shared[e * threads + (thread ^ distance / E)];
+                x[e] = (other < x[e]) == smaller ? other : x[e];
+            }
+        }
+#pragma unroll 1
+        for (; distance >= E; distance /= 2) {
+            const bool smaller = keeps_smaller(distance, size);
 #pragma unroll
-            for (int m = 0; m < MEMBERS; ++m) {
-                if ((m & distance) != 0) continue;
-                const Candidate low = c[m], high = c[m + distance];
-                const bool swap = (low > high) == ascending;
-                c[m] = swap ? high : low;
-                c[m + distance] = swap ? low : high;
+            for (int e = 0; e < E; ++e) {
+                const T other = __shfl_xor_sync(FULL_WARP, x[e], distance / E);
+                x[e] = (other < x[e]) == smaller ? other : x[e];
             }
         }
 #pragma unroll
-        for (int m = 0; m < MEMBERS; ++m) x[first + m * gap] = c[m];
+        for (int d = E / 2; d > 0; d /= 2) {
+            if (d > distance) continue;
+#pragma unroll
+            for (int e = 0; e < E; ++e) {
+                if ((e & d) != 0) continue;
+                const T low = x[e], high = x[e + d];
+                const bool ascending = ((thread * E + e) & size) == 0, swap = (high < low) == ascending;
+                x[e] = swap ? high : low;
+                x[e + d] = swap ? low : high;
+            }
+        }
     }
-}
-
-// Sorts SIZE candidates in shared memory, ascending. Runs of `sorted` of them are in order already, those of even number
-// ascending and those of odd number descending.
-template <int SIZE>
-__device__ __forceinline__ void bitonic_sort(Candidate* x, int sorted) {
-#pragma unroll 1
-    for (int size = 2 * sorted; size <= SIZE; size *= 2) {
-        int gap = size / 2;
-#pragma unroll 1
-        for (; gap >= 4; gap /= 8) bitonic_steps<SIZE, 3>(x, size, gap / 4);
-        if (gap == 2) bitonic_steps<SIZE, 2>(x, size, 1);
-        if (gap == 1) bitonic_steps<SIZE, 1>(x, size, 1);
-    }
-    __syncthreads();
 }

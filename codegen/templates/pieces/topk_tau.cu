@@ -1,141 +1,172 @@
-// tau of every query of a chunk, from the states before and after it. A warp first finds tau after every 32 queries; between
-// two such values most candidates stay fractional, saturated or below, and count by number and sum. The queries in between
-// are one to a lane, each going over the few others.
+// tau of every query of a chunk, from the states before and after it. It changes only at events: arrivals above tau before
+// the chunk. Of those who arrived earlier most stay fractional, saturated or below all the time, and count by number and
+// sum; the few others, the movers, are copied to shared memory. Warps then find tau after every group of events, and last
+// that after each event of a group, one to a lane, from the fewer still that move within the group.
 
-constexpr int STRIDE = 32;
-constexpr int PARTS = CHUNK / STRIDE;
-constexpr int UNSTABLE = 192;  // unstable candidates that a warp keeps in shared memory
+constexpr int TAU_THREADS = CHUNK < 256 ? CHUNK : 256, TAU_WARPS = TAU_THREADS / 32;
+constexpr int TAU_GROUPS = CHUNK / 32 > TAU_WARPS ? CHUNK / 32 : TAU_WARPS;
+constexpr int MOVERS = 1024;                         // that a block keeps
+constexpr int UNSTABLE = CHUNK <= 512 ? 544 : 160;   // that a warp keeps, as shared memory allows
+
+// Candidates that stay where they are while t is in a bracket that ends at `high`.
+struct Stable {
+    int saturated, fractional;
+    double sum;  // Σ (u − high) over the fractional
+    double high;
+
+    __device__ void add(double t, Total& total) const {
+        if (fractional > 0) total.sum += sum + fractional * (high - t);
+        total.saturated += saturated;
+        total.fractional += fractional;
+    }
+};
+
+// Adds every step-th of some scores, from the first-th on.
+template <class T>
+__device__ __forceinline__ void add_scores(const T* scores, int count, int first, int step, double t, Total& total) {
+    Total odd = {0.0, 0, 0};
+    int i = first;
+#pragma unroll 2
+    for (; i + step < count; i += 2 * step) {
+        total.add(scores[i], t);
+        odd.add(scores[i + step], t);
+    }
+    if (i < count) total.add(scores[i], t);
+    total.sum += odd.sum;
+    total.saturated += odd.saturated;
+    total.fractional += odd.fractional;
+}
 
 // What a block knows of a chunk.
 struct ChunkScores {
     const Arguments& a;
-    const Lists& lists;        // arrivals before the chunk
-    const int4* brackets;      // of the lists, between tau before and after the chunk
-    const float* own;          // arrivals of the chunk, in time order, −inf where there is none
-
-    __device__ int4 bracket_at(int i, int size) const { return i < KEPT ? brackets[i] : int4{0, size, 0, size}; }
-
-    __device__ void add_list(int i, double t, Candidate above, Candidate saturated, Total& sum) const {
-        const List list = lists.at(a, i);
-        const int4 b = bracket_at(i, list.size);
-        const int2 at = list.below(above, b.x, b.y, saturated, b.z, b.w);
-        list.add(at.x, at.y, t, sum);
-    }
+    const Lists& lists;   // arrivals before the chunk,
+    Stable stable;        // and what they are between tau before it and after it
+    const float* movers;
+    int moving;           // more than MOVERS: not all are there, and the lists are searched instead
+    const float* events;  // in time order
 };
 
-// Whoever has arrived by the end of a part; every lane of a warp gets the total.
+// Splits those who arrived before the chunk into stable ones and movers.
+__device__ void split_lists(ChunkScores& chunk, double low, double high, float* movers) {
+    constexpr int BATCH = TAU_THREADS / 4;  // lists at a time, each by four threads
+    __shared__ int4 moves[BATCH];           // [x, y) and [z, w) of a list
+    __shared__ int slots[BATCH];
+    const Candidate low_or_high[2] = {least_above(low), least_above(high)};
+    const Candidate one_above[2] = {least_above(low + 1.0), least_above(high + 1.0)};
+    const int which = threadIdx.x % 4;
+    const Candidate bound = which < 2 ? low_or_high[which] : one_above[which - 2];
+    int saturated = 0, fractional = 0, next = 0;
+    double sum = 0.0;
+    for (int base = 0; base < chunk.lists.count && next <= MOVERS; base += BATCH) {
+        const int l = threadIdx.x / 4, i = base + l;
+        const List list = i < chunk.lists.count ? chunk.lists.at(chunk.a, i) : List{nullptr, nullptr, 0};
+        const int at = list.below(bound, 0, list.size);
+        const int lane = threadIdx.x % 32 & ~3;
+        int4 p = {__shfl_sync(FULL_WARP, at, lane), __shfl_sync(FULL_WARP, at, lane + 1),
+                  __shfl_sync(FULL_WARP, at, lane + 2), __shfl_sync(FULL_WARP, at, lane + 3)};
+        if (p.y > p.z) p.y = p.z;  // high is above low + 1: nobody stays fractional
+        const int count = which == 0 ? p.y - p.x + p.w - p.z : 0;
+        if (which == 0) {
+            saturated += list.size - p.w;
+            fractional += p.z - p.y;
+            sum += list.sum(p.y, p.z, high);
+        }
+        int total;
+        const int slot = next + scan_block(count, 0, total, Sum());
+        if (which == 0) moves[l] = p, slots[l] = slot;
+        next += total;
+        __syncthreads();
+        if (next <= MOVERS) {
+            for (int m = threadIdx.x / 32; m < BATCH && base + m < chunk.lists.count; m += TAU_WARPS) {
+                const Candidate* sorted = chunk.lists.at(chunk.a, base + m).sorted;
+                const int4 r = moves[m];
+                const int first = r.y - r.x, both = first + r.w - r.z;
+                for (int e = threadIdx.x % 32; e < both; e += 32)
+                    movers[slots[m] + e] = score_of(__ldg(&sorted[e < first ? r.x + e : r.z + e - first]));
+            }
+        }
+        __syncthreads();
+    }
+    chunk.moving = next;
+    scan_block(saturated, 0, chunk.stable.saturated, Sum());
+    scan_block(fractional, 0, chunk.stable.fractional, Sum());
+    scan_block(sum, 0.0, chunk.stable.sum, Sum());
+    chunk.stable.high = high;
+}
+
+// Whoever has arrived by an event; every lane of a warp gets the total.
 struct ArrivedCandidates {
     const ChunkScores& chunk;
-    int arrived;  // of own
+    int events;  // so many
 
-    __device__ Total total(double t) {
+    __device__ Total total(double t) const {
         const int lane = threadIdx.x % 32;
         Total sum = {0.0, 0, 0};
-        const Candidate above = least_above(t), saturated = least_above(t + 1.0);
-        for (int i = lane; i < chunk.lists.count; i += 32) chunk.add_list(i, t, above, saturated, sum);
-#pragma unroll 4
-        for (int i = lane; i < arrived; i += 32) sum.add(chunk.own[i], t);
-        return {sum_warp(sum.f), sum_warp(sum.above), sum_warp(sum.fractional)};
+        if (chunk.moving <= MOVERS) {
+            if (lane == 0) chunk.stable.add(t, sum);
+            add_scores(chunk.movers, chunk.moving, lane, 32, t, sum);
+        } else {
+            const Candidate above = least_above(t), saturated = least_above(t + 1.0);
+            for (int i = lane; i < chunk.lists.count; i += 32) {
+                const List list = chunk.lists.at(chunk.a, i);
+                list.add(list.below(above, 0, list.size), list.below(saturated, 0, list.size), t, sum);
+            }
+        }
+        add_scores(chunk.events, events, lane, 32, t, sum);
+        return sum_warp(sum);
     }
-
-    __device__ void narrow(bool) {}
 };
 
-// Whoever has arrived by one query of a part, while tau is in [low, high].
-struct PartCandidates {
-    const ChunkScores& chunk;
-    const double* scores;  // unstable ones that arrived before the part, then those of the part above low, in time order
-    int count;             // of these by this query
-    int saturated, fractional;
-    double sum;  // Σ (u − high) over the fractional
-    double high;
-    int listed;  // of own, where the unstable were too many: then all that arrived before the part are gone over; or −1
+// Whoever has arrived by one event of a group, while tau is in a bracket.
+struct GroupCandidates {
+    Stable stable;
+    const double* scores;  // unstable ones that arrived before the group, then those of the group above low, in time order
+    int count;             // of these by this event
 
-    __device__ Total total(double t) {
-        Total all = {static_cast<double>(saturated), saturated + fractional, fractional}, odd = {0.0, 0, 0};
-        if (fractional > 0) all.f += sum + fractional * (high - t);
-        if (listed >= 0) {
-            all = {0.0, 0, 0};
-            const Candidate above = least_above(t), above_one = least_above(t + 1.0);
-            for (int i = 0; i < chunk.lists.count; ++i) chunk.add_list(i, t, above, above_one, all);
-            for (int i = 0; i < listed; ++i) all.add(chunk.own[i], t);
-        }
-        int i = 0;
-#pragma unroll 2
-        for (; i + 1 < count; i += 2) {
-            all.add(scores[i], t);
-            odd.add(scores[i + 1], t);
-        }
-        if (i < count) all.add(scores[i], t);
-        return {all.f + odd.f, all.above + odd.above, all.fractional + odd.fractional};
+    __device__ Total total(double t) const {
+        Total sum = {0.0, 0, 0};
+        stable.add(t, sum);
+        add_scores(scores, count, 0, 1, t, sum);
+        return sum;
     }
-
-    __device__ void narrow(bool) {}
 };
 
-// Splits those that arrived before a part into stable and unstable ones; every lane gets the same. Returns how many are
+// Splits those who arrived before a group into stable and unstable ones; every lane gets the same. Returns how many are
 // unstable; more than UNSTABLE are not all written.
-__device__ int split(PartCandidates& c, int part, double low, double high, double* unstable) {
-    const Candidate at_low = least_above(low), at_high = least_above(high);
-    const Candidate one_above_low = least_above(low + 1.0), one_above_high = least_above(high + 1.0);
-    const ChunkScores& chunk = c.chunk;
+__device__ int split(const ChunkScores& chunk, int events, double low, double high, Stable& stable, double* unstable) {
+    if (chunk.moving > MOVERS) return UNSTABLE + 1;
     const int lane = threadIdx.x % 32;
     int saturated = 0, fractional = 0, next = 0;
     double sum = 0.0;
-    // Slots in the order of lanes.
-    const auto reserve = [&](int count) {
-        int slot = count;
-        for (int d = 1; d < 32; d *= 2) {
-            const int y = __shfl_up_sync(FULL_WARP, slot, d);
-            if (lane >= d) slot += y;
+    const auto divide = [&](const float* scores, int count) {
+        for (int base = 0; base < count && next <= UNSTABLE; base += 32) {
+            const double u = base + lane < count ? scores[base + lane] : -INFINITY_F;
+            const bool sits = u > high + 1.0, stays = !sits && u > high && u <= low + 1.0;
+            const bool moves = u > low && !sits && !stays;
+            saturated += sits ? 1 : 0;
+            fractional += stays ? 1 : 0;
+            sum += stays ? u - high : 0.0;
+            const unsigned lanes = __ballot_sync(FULL_WARP, moves);
+            const int slot = next + __popc(lanes & ((1u << lane) - 1));
+            next += __popc(lanes);
+            if (moves && next <= UNSTABLE) unstable[slot] = u;
         }
-        const int total = __shfl_sync(FULL_WARP, slot, 31);
-        slot += next - count;
-        next += total;
-        return slot;
     };
-    for (int base = 0; base < chunk.lists.count; base += 32) {
-        const int i = base + lane;
-        List list = {nullptr, nullptr, 0};
-        int4 p = {0, 0, 0, 0};
-        if (i < chunk.lists.count) {
-            list = chunk.lists.at(chunk.a, i);
-            const int4 b = chunk.bracket_at(i, list.size);
-            const int2 lows = list.below(at_low, b.x, b.y, one_above_low, b.z, b.w);
-            const int2 highs = list.below(at_high, lows.x, b.y, one_above_high, lows.y, b.w);
-            p = {lows.x, highs.x, lows.y, highs.y};
-        }
-        if (p.y > p.z) p.y = p.z;  // high is above low + 1: nobody stays fractional
-        else fractional += p.z - p.y, sum += list.sum(p.y, p.z, high);
-        saturated += list.size - p.w;
-        const int count = p.y - p.x + p.w - p.z;
-        int slot = reserve(count);
-        if (next > UNSTABLE) continue;
-#pragma unroll 4
-        for (int r = p.x; r < p.y; ++r) unstable[slot++] = score_of(__ldg(&list.sorted[r]));
-#pragma unroll 4
-        for (int r = p.z; r < p.w; ++r) unstable[slot++] = score_of(__ldg(&list.sorted[r]));
-    }
-    for (int base = 0; base < part * STRIDE; base += 32) {
-        const double u = chunk.own[base + lane];
-        const bool sits = u > high + 1.0, stays = !sits && u > high && u <= low + 1.0;
-        const bool moves = u > low && !sits && !stays;
-        saturated += sits ? 1 : 0;
-        fractional += stays ? 1 : 0;
-        sum += stays ? u - high : 0.0;
-        const int slot = reserve(moves ? 1 : 0);
-        if (moves && next <= UNSTABLE) unstable[slot] = u;
-    }
-    c.saturated = sum_warp(saturated);
-    c.fractional = sum_warp(fractional);
-    c.sum = sum_warp(sum);
+    divide(chunk.movers, chunk.moving);
+    divide(chunk.events, events);
+    const Stable& s = chunk.stable;
+    stable.saturated = s.saturated + sum_warp(saturated);
+    stable.fractional = s.fractional + sum_warp(fractional);
+    stable.sum = sum_warp(sum) + (s.fractional > 0 ? s.sum + s.fractional * (s.high - high) : 0.0);
+    stable.high = high;
     __syncwarp();
     return next;
 }
 
-// tau of the 32 queries of a part, one to a lane, between tau before and after it.
-__device__ float tau_of_part(const ChunkScores& chunk, int part, bool known, double v, double low, double high,
-                             double* unstable) {
+// tau after every event of a group, one to a lane, between tau before and after the group.
+__device__ float tau_of_group(const ChunkScores& chunk, int before, int end, bool known, double v, double low, double high,
+                              double* unstable) {
     const int lane = threadIdx.x % 32;
     const unsigned known_lanes = __ballot_sync(FULL_WARP, known);
     if (known_lanes == 0) return -INFINITY_F;
@@ -143,22 +174,29 @@ __device__ float tau_of_part(const ChunkScores& chunk, int part, bool known, dou
     const double first = __shfl_sync(FULL_WARP, v, __ffs(known_lanes) - 1) - 1.0;
     if (first > low) low = first;
     if (!(low < high)) return known ? static_cast<float>(high) : -INFINITY_F;
-    const unsigned recent = __ballot_sync(FULL_WARP, chunk.own[part * STRIDE + lane] > low);
+    const float score = before + lane < end ? chunk.events[before + lane] : -INFINITY_F;
+    const unsigned recent = __ballot_sync(FULL_WARP, score > low);
     if (recent == 0) return known ? static_cast<float>(high) : -INFINITY_F;  // nobody moves tau
-    PartCandidates candidates = {chunk, unstable, 0, 0, 0, 0.0, high, -1};
-    int count = split(candidates, part, low, high, unstable);
-    if (count > UNSTABLE) count = 0, candidates.listed = part * STRIDE;
-    const unsigned earlier = recent & ((1u << lane) - 1), arrives = recent >> lane & 1;
-    if (arrives) unstable[count + __popc(earlier)] = chunk.own[part * STRIDE + lane];
-    candidates.count = count + __popc(earlier) + arrives;
-    __syncwarp();
+    const double step = (high - low) / (end - before);
+    GroupCandidates candidates = {{}, unstable, 0};
+    const int count = split(chunk, before, low, high, candidates.stable, unstable);
     double tau = -INFINITY_F;
-    if (recent >> lane < 2) {
-        tau = known ? high : tau;  // nobody moves it later in the part
-    } else if (known) {
-        tau = largest_root(candidates, v, low, high);
-        tau = tau < high ? tau : high;
+    if (count <= UNSTABLE) {
+        const unsigned earlier = recent & ((1u << lane) - 1), arrives = recent >> lane & 1;
+        if (arrives) unstable[count + __popc(earlier)] = score;
+        candidates.count = count + __popc(earlier) + arrives;
+        __syncwarp();
+        if (known) tau = recent >> lane < 2 ? high  // nobody moves it later in the group
+                                            : largest_root(candidates, v, low, high, low + step * (lane + 1));
+    } else {
+        // Too many to go over for every lane: one event after another, by all lanes.
+        for (int e = __ffs(known_lanes) - 1; e < end - before; ++e) {
+            const double t = largest_root(ArrivedCandidates{chunk, before + e + 1}, __shfl_sync(FULL_WARP, v, e), low, high,
+                                          low + step * (e + 1));
+            if (lane == e) tau = t;
+        }
     }
+    tau = tau < high ? tau : high;
     __syncwarp();  // unstable has been read
     float rounded = static_cast<float>(tau);
     for (int d = 1; d < 32; d *= 2) rounded = Greatest()(rounded, __shfl_up_sync(FULL_WARP, rounded, d));
@@ -173,16 +211,16 @@ __device__ double tau_before(const Arguments& a, long long bound, int chunk) {
     return greatest;
 }
 
-extern "C" __global__ void __launch_bounds__(256) plan_tau(const __grid_constant__ Arguments a) {
-    __shared__ float own[CHUNK];
-    __shared__ int arrived[PARTS + 1];  // before each part
-    __shared__ double tau_after[PARTS];
-    __shared__ int4 brackets[KEPT];
-    __shared__ double unstable[8][UNSTABLE + STRIDE];
+extern "C" __global__ void __launch_bounds__(TAU_THREADS, 3) plan_tau(const __grid_constant__ Arguments a) {
+    __shared__ float events[CHUNK];
+    __shared__ unsigned short event_query[CHUNK];  // of the chunk
+    __shared__ double tau_after[TAU_GROUPS];
+    __shared__ float movers[MOVERS];
+    __shared__ double unstable[TAU_WARPS][UNSTABLE + 32];
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
-    const int g = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    const int g = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const long long bound = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
     float* tau = a.tau + position_index(a, s, g, chunk * CHUNK);
     const float* kth_score = a.kth_score + position_index(a, s, g, chunk * CHUNK);
@@ -190,54 +228,61 @@ extern "C" __global__ void __launch_bounds__(256) plan_tau(const __grid_constant
 
     const double before = tau_before(a, bound, chunk), after = Greatest()(before, a.bound_tau[bound]);
     if (before == after) {
-        for (int i = threadIdx.x; i < queries; i += blockDim.x) tau[i] = static_cast<float>(after);
+        for (int i = threadIdx.x; i < queries; i += TAU_THREADS) tau[i] = static_cast<float>(after);
         return;
     }
-    const Lists lists(a, s, g, chunk);
-    for (int i = threadIdx.x; i < 4 * lists.count && i < 4 * KEPT; i += blockDim.x)
-        set_bracket(brackets[i / 4], i % 4, lists.at(a, i / 4), before, after);
-    for (int part = warp; part < PARTS; part += warps) {
-        const Candidate c = arriving(a, s, g, chunk * CHUNK + part * STRIDE + lane);
-        own[part * STRIDE + lane] = c == 0 ? -INFINITY_F : score_of(c);
-        const unsigned present = __ballot_sync(FULL_WARP, c != 0);
-        if (lane == 0) arrived[part + 1] = __popc(present);
+    int count = 0;
+    for (int base = 0; base < CHUNK; base += TAU_THREADS) {
+        const int i = base + threadIdx.x;
+        const Candidate c = arriving(a, s, g, chunk * CHUNK + i);
+        const bool is_event = c != 0 && score_of(c) > before;
+        const int slot = place_block(is_event, count);
+        if (is_event) events[slot] = score_of(c), event_query[slot] = static_cast<unsigned short>(i);
     }
-    if (threadIdx.x == 0) arrived[0] = chunk > 0 ? a.bound_arrived[bound - 1] : 0;
-    __syncthreads();
-    if (threadIdx.x == 0)
-        for (int part = 0; part < PARTS; ++part) arrived[part + 1] += arrived[part];
-    __syncthreads();
+    const Lists lists(a, s, g, chunk);
+    ChunkScores scores = {a, lists, {}, movers, 0, events};
+    split_lists(scores, before, after, movers);
 
-    const ChunkScores scores = {a, lists, brackets, own};
-    for (int part = warp; part < PARTS; part += warps) {
-        const int end = (part + 1) * STRIDE;
+    // As many groups as warps, but of at most 32 events. tau is −inf until K + 1 have arrived; until then all are events.
+    const int share = (count + TAU_WARPS - 1) / TAU_WARPS, size = share < 32 ? share : 32;
+    const int arrived = before > -INFINITY_F ? K + 1 : chunk > 0 ? a.bound_arrived[bound - 1] : 0;
+    for (int group = warp; group * size < count; group += TAU_WARPS) {
+        const int end = Least()((group + 1) * size, count);
         double t = after;
-        const bool moves = __any_sync(FULL_WARP, own[part * STRIDE + lane] > before);
-        if (arrived[part + 1] <= K || !moves) {
-            t = -INFINITY_F;  // as before the part
-        } else if (end < queries) {
-            ArrivedCandidates candidates = {scores, end};
-            t = largest_root(candidates, kth_score[end - 1], before, after);
+        if (arrived + end <= K) {
+            t = -INFINITY_F;
+        } else if (end < count) {
+            t = largest_root(ArrivedCandidates{scores, end}, kth_score[event_query[end - 1]], before, after,
+                             before + (after - before) * end / count);
         }
-        if (lane == 0) tau_after[part] = t;
+        if (lane == 0) tau_after[group] = t;
     }
     __syncthreads();
     if (threadIdx.x == 0) {
         double greatest = before;
-        for (int part = 0; part < PARTS; ++part) {
-            greatest = Greatest()(greatest, Least()(tau_after[part], after));
-            tau_after[part] = greatest;
+        for (int group = 0; group * size < count; ++group) {
+            greatest = Greatest()(greatest, Least()(tau_after[group], after));
+            tau_after[group] = greatest;
         }
     }
     __syncthreads();
-
-    for (int part = warp; part < PARTS; part += warps) {
-        const int i = part * STRIDE + lane;
-        const unsigned present = __ballot_sync(FULL_WARP, own[i] > -INFINITY_F);
-        const int by_now = arrived[part] + __popc(present & ((2u << lane) - 1));
-        const bool known = by_now > K && i < queries;
-        const double v = known ? kth_score[i] : 0.0, low = part > 0 ? tau_after[part - 1] : before;
-        const float t = tau_of_part(scores, part, known, v, low, tau_after[part], unstable[warp]);
-        if (i < queries) tau[i] = Greatest()(t, static_cast<float>(low));
+    for (int group = warp; group * size < count; group += TAU_WARPS) {
+        const int first = group * size, end = Least()(first + size, count), e = first + lane;
+        const bool known = e < end && arrived + e >= K;
+        const double v = known ? kth_score[event_query[e]] : 0.0, low = group > 0 ? tau_after[group - 1] : before;
+        const float t = tau_of_group(scores, first, end, known, v, low, tau_after[group], unstable[warp]);
+        if (e < end) tau[event_query[e]] = Greatest()(t, static_cast<float>(low));
+    }
+    __syncthreads();
+    // Any other query has tau of the last event before it.
+    for (int i = threadIdx.x; i < queries; i += TAU_THREADS) {
+        int earlier = 0, end = count;  // events by query i
+        while (earlier < end) {
+            const int middle = (earlier + end) / 2;
+            if (event_query[middle] <= i) earlier = middle + 1;
+            else end = middle;
+        }
+        if (earlier == 0) tau[i] = static_cast<float>(before);
+        else if (event_query[earlier - 1] != i) tau[i] = tau[event_query[earlier - 1]];
     }
 }

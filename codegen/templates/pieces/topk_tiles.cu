@@ -5,6 +5,7 @@
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
     extern __shared__ __align__(16) unsigned char shared_memory[];
     int2* keys = reinterpret_cast<int2*>(shared_memory);  // key, expiry
+    __shared__ int expiring_keys[CHUNK < 16 * POSITIONS ? CHUNK : 16 * POSITIONS];  // POSITIONS for each warp that has a tile
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -24,25 +25,28 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
         if (begin >= s.length) break;
         const int end = begin + POSITIONS < s.length ? begin + POSITIONS : s.length;
         int* to = a.tile_keys + (first + block) * TILE_KEYS;
-        int filled = 0, full = 0;
-        bool expires = true;  // some key does within the tile
-        for (int pass = 0; pass < 2 && expires; ++pass) {
-            expires = false;
-            for (int base = 0; base < count; base += 32) {
-                const int i = base + lane;
-                const int2 key = i < count ? keys[i] : int2{0, 0};
-                const bool past = key.x <= begin - WINDOW && key.y > begin;
-                const bool taken = past && (key.y >= end) == (pass == 0);
-                const unsigned lanes = __ballot_sync(0xffffffffu, taken);
-                expires |= __any_sync(0xffffffffu, past && !taken);
-                if (taken) to[filled + __popc(lanes & ((1u << lane) - 1))] = key.x;
-                filled += __popc(lanes);
-            }
-            if (pass == 0) full = filled;
+        // At most one selected key expires at a query.
+        int* expiring = expiring_keys + threadIdx.x / 32 * POSITIONS;
+        int full = 0, partly = 0;
+        const unsigned lower = (1u << lane) - 1;
+#pragma unroll 2
+        for (int base = 0; base < count; base += 32) {
+            const int i = base + lane;
+            const int2 key = i < count ? keys[i] : int2{0, 0};
+            const bool past = key.x <= begin - WINDOW && key.y > begin, lasts = key.y >= end;
+            const unsigned lasting = __ballot_sync(0xffffffffu, past && lasts);
+            const unsigned leaving = __ballot_sync(0xffffffffu, past && !lasts);
+            if (past && lasts) to[full + __popc(lasting & lower)] = key.x;
+            if (past && !lasts) expiring[partly + __popc(leaving & lower)] = key.x;
+            full += __popc(lasting);
+            partly += __popc(leaving);
         }
+        __syncwarp();
+        for (int i = lane; i < partly; i += 32) to[full + i] = expiring[i];
+        __syncwarp();
         if (lane == 0) {
             a.tile_counts[2 * (first + block)] = full;
-            a.tile_counts[2 * (first + block) + 1] = filled;
+            a.tile_counts[2 * (first + block) + 1] = full + partly;
         }
     }
 }

@@ -70,6 +70,10 @@ struct Vectors {
     __device__ __forceinline__ unsigned of(int i, int h) const { return i * position + h * head; }
 };
 
+// A block accumulates all columns of the head dimension.
+template <int WIDTH>
+__device__ __forceinline__ int slice_from() { return 0; }
+
 // Two values of neighbouring rows or columns, read at once.
 template <class T>
 struct alignas(2 * sizeof(T)) Two { T of[2]; };

@@ -11,16 +11,20 @@ struct KeysShared {
     elem q[STAGES][TILE_KV * ROW];
     elem d_o[STAGES][TILE_KV * ROW];
     Row rows[STAGES + 1][TILE_KV];
+    // In registers these would be spilled.
+    Column columns[TILE_Q];
+    KeyTile keys;
     int latest_from, earliest_to;
     int range_from, range_to;
 };
+static_assert(sizeof(KeysShared) <= KEYS_SHARED, "the launch gives less");
 
 template <bool FULL, int M>
-__device__ __forceinline__ void sweep_rows(const Uniform& x, const Column (&columns)[M][2], const KeysShared& shared, const elem* q,
-                                           const elem* d_o, const Row* rows, KeyGradients<M>& sums, int warp_row, int lane) {
+__device__ __forceinline__ void sweep_rows(const Uniform& x, const KeysShared& shared, const elem* q, const elem* d_o,
+                                           const Row* rows, KeyGradients<M>& sums, int warp_row, int lane) {
     float scores[M][TILE_KV / 8][4], products[M][TILE_KV / 8][4];
-    product<M, TILE_KV>(scores, shared.k, warp_row, q, lane);
-    product<M, TILE_KV>(products, shared.v, warp_row, d_o, lane);
+    product<M, TILE_KV>(scores, shared.k + warp_row * ROW, q, lane);
+    product<M, TILE_KV>(products, shared.v + warp_row * ROW, d_o, lane);
 #pragma unroll
     for (int n = 0; n < TILE_KV / 8; ++n)
 #pragma unroll
@@ -30,7 +34,7 @@ __device__ __forceinline__ void sweep_rows(const Uniform& x, const Column (&colu
             for (int m = 0; m < M; ++m)
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
-                    const Column& c = columns[m][h];
+                    const Column& c = shared.columns[warp_row + 16 * m + 8 * h + lane / 4];
                     const float gate = gate_of<true>(r, c);
                     // Rows that stand for no query see nothing, in full tiles too.
                     const bool visible = (StreamTile::FILLED || r.i >= 0) && sees<FULL>(x, r, c);
@@ -41,8 +45,8 @@ __device__ __forceinline__ void sweep_rows(const Uniform& x, const Column (&colu
 <% for n in key_sums %>                    sums.sums[m][h][${ n.index }$] += <% if n.is_d_gate %>gate > 0.0f && gate < 1.0f ? pair.sum_${ n.index }$ : 0.0f<% else %>pair.sum_${ n.index }$<% endif %>;
 <% endfor %>                }
         }
-<% if has_d_v %>    add_weighted<M, TILE_KV, SLICE>(sums.d_v, products, d_o, slice_from(), lane);
-<% endif %><% if has_d_k %>    add_weighted<M, TILE_KV, SLICE>(sums.d_k, scores, q, slice_from(), lane);
+<% if has_d_v %>    add_weighted<M, TILE_KV, SLICE>(sums.d_v, products, d_o + slice_from<SLICE>(), lane);
+<% endif %><% if has_d_k %>    add_weighted<M, TILE_KV, SLICE>(sums.d_k, scores, q + slice_from<SLICE>(), lane);
 <% endif %>}
 
 __device__ __forceinline__ void copy_streamed(const Arguments& a, const Tile& tile, elem* q, elem* d_o) {
@@ -50,10 +54,11 @@ __device__ __forceinline__ void copy_streamed(const Arguments& a, const Tile& ti
     copy_query_rows<StreamTile, TILE_KV, THREADS>(d_o, a.d_o, a.d_o_batch, a.d_o_position, a.d_o_head, tile);
 }
 
-// Sweeps the queries of a tile of keys. `columns` are those of the lane's rows; the keys' rows are being copied.
+// Sweeps the queries of a tile of keys, whose rows are being copied.
 template <int M>
-__device__ __forceinline__ void sweep_queries(const Arguments& a, const Uniform& x, const KeyTile& keys, const Column (&columns)[M][2],
-                                              KeysShared& shared, KeyGradients<M>& sums, int warp_row, int lane) {
+__device__ __forceinline__ void sweep_queries(const Arguments& a, const Uniform& x, KeysShared& shared, KeyGradients<M>& sums,
+                                              int warp_row, int lane) {
+    const KeyTile& keys = shared.keys;
     const int tiles = streamed_tiles(keys.from, keys.to);
     for (int t = 0; t < STAGES - 1; ++t) {
         if (t < tiles) copy_streamed(a, streamed_tile(keys, t), shared.q[t], shared.d_o[t]);
@@ -63,7 +68,6 @@ __device__ __forceinline__ void sweep_queries(const Arguments& a, const Uniform&
     const int own = threadIdx.x;
     for (int t = 0; t < STAGES; ++t)
         if (own < TILE_KV) shared.rows[t][own] = load_row<StreamTile>(a, x, streamed_tile(keys, t), own);
-    const int latest_from = shared.latest_from, earliest_to = shared.earliest_to;
     for (int t = 0; t < tiles; ++t) {
         if constexpr (STAGES > 1) wait_copies<STAGES - 2>();
         __syncthreads();
@@ -77,12 +81,12 @@ __device__ __forceinline__ void sweep_queries(const Arguments& a, const Uniform&
         Row next = {};
         if (own < TILE_KV) next = load_row<StreamTile>(a, x, streamed_tile(keys, t + STAGES), own);
         const int from = streamed_tile(keys, t).from;
-        const bool full = latest_from <= from && from + StreamTile::POSITIONS <= earliest_to;
+        const bool full = shared.latest_from <= from && from + StreamTile::POSITIONS <= shared.earliest_to;
         const Row* rows = shared.rows[t % (STAGES + 1)];
         const elem* q = shared.q[t % STAGES];
         const elem* d_o = shared.d_o[t % STAGES];
-        if (full) sweep_rows<true>(x, columns, shared, q, d_o, rows, sums, warp_row, lane);
-        else sweep_rows<false>(x, columns, shared, q, d_o, rows, sums, warp_row, lane);
+        if (full) sweep_rows<true>(x, shared, q, d_o, rows, sums, warp_row, lane);
+        else sweep_rows<false>(x, shared, q, d_o, rows, sums, warp_row, lane);
         if (own < TILE_KV) shared.rows[(t + STAGES) % (STAGES + 1)][own] = next;
     }
     wait_copies<0>();
@@ -114,26 +118,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
     copy_stationary<true>(a, keys, shared);
     if (threadIdx.x == 0) shared.latest_from = 0, shared.earliest_to = 0x7fffffff, shared.range_from = 0x7fffffff, shared.range_to = 0;
     __syncthreads();
-    Column columns[M][2];
-#pragma unroll
-    for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const int j = key_of<true>(a, keys, warp_row + 16 * m + 8 * h + lane / 4);
-            columns[m][h] = key_column<true>(a, x, keys, j);
-            if (j >= 0) {
-                atomicMax(&shared.latest_from, columns[m][h].from);
-                atomicMin(&shared.earliest_to, columns[m][h].to);
-                atomicMin(&shared.range_from, columns[m][h].from);
-                atomicMax(&shared.range_to, columns[m][h].to);
-            }
+    for (int row = threadIdx.x; row < TILE_Q; row += THREADS) {
+        const Column c = key_column<true>(a, x, keys, key_of<true>(a, keys, row));
+        shared.columns[row] = c;
+        if (c.j >= 0) {
+            atomicMax(&shared.latest_from, c.from);
+            atomicMin(&shared.earliest_to, c.to);
+            atomicMin(&shared.range_from, c.from);
+            atomicMax(&shared.range_to, c.to);
         }
+    }
     __syncthreads();
-    keys.from = max(keys.from, shared.range_from);
-    keys.to = min(keys.to, shared.range_to);
+    if (threadIdx.x == 0) {
+        keys.from = max(keys.from, shared.range_from);
+        keys.to = min(keys.to, shared.range_to);
+        shared.keys = keys;
+    }
+    __syncthreads();
     KeyGradients<M> sums = {};
-    sweep_queries(a, x, keys, columns, shared, sums, warp_row, lane);
-    store_partials(a, keys, sums, warp_row + lane / 4, lane);
+    sweep_queries(a, x, shared, sums, warp_row, lane);
+    store_partials(a, shared.keys, sums, warp_row + lane / 4, lane);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCESSOR) backward_keys_window(const __grid_constant__ Arguments a) {
@@ -145,20 +149,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
     const Uniform x = load_uniform(a, keys.s, keys.g);
     copy_stationary<false>(a, keys, shared);
+    for (int row = threadIdx.x; row < TILE_Q; row += THREADS)
+        shared.columns[row] = key_column<false>(a, x, keys, key_of<false>(a, keys, row));
     if (threadIdx.x == 0) {
+        shared.keys = keys;
         shared.latest_from = keys.first + keys.count - 1;
         shared.earliest_to = min(keys.first + WINDOW, keys.s.length);
     }
     __syncthreads();
-    Column columns[M][2];
-#pragma unroll
-    for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const int j = key_of<false>(a, keys, warp_row + 16 * m + 8 * h + lane / 4);
-            columns[m][h] = key_column<false>(a, x, keys, j);
-        }
     KeyGradients<M> sums = {};
-    sweep_queries(a, x, keys, columns, shared, sums, warp_row, lane);
-    store_gradients(a, keys, sums, warp_row + lane / 4, lane);
+    sweep_queries(a, x, shared, sums, warp_row, lane);
+    store_gradients(a, shared.keys, sums, warp_row + lane / 4, lane);
 }

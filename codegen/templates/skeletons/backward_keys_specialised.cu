@@ -45,6 +45,7 @@ struct KeysShared {
     int next;
     Barrier keys_full, keys_empty, full[STAGES], empty[STAGES];
 };
+static_assert(sizeof(KeysShared) <= KEYS_SHARED, "the launch gives less");
 
 // Tile number `id` of all key-value heads; false for an empty one.
 template <bool SELECTED>
@@ -170,8 +171,8 @@ __device__ __forceinline__ void sweep_queries(const Uniform& x, const KeyTile& k
         float scores[TILE_KV / 8][4], products[TILE_KV / 8][4];
         shared.full[stage].wait(full_parity(step));
         start_products();
-        product<TILE_Q, TILE_KV>(scores, shared.k, 64 * group, shared.q[stage]);
-        product<TILE_Q, TILE_KV>(products, shared.v, 64 * group, shared.d_o[stage]);
+        product<TILE_Q, TILE_KV, TILE_KV>(scores, descriptor(shared.k + 64 * group * PANEL, 1), descriptor(shared.q[stage], 1));
+        product<TILE_Q, TILE_KV, TILE_KV>(products, descriptor(shared.v + 64 * group * PANEL, 1), descriptor(shared.d_o[stage], 1));
         commit_products();
         wait_products<0>();
         settle(scores);
@@ -186,8 +187,8 @@ __device__ __forceinline__ void sweep_queries(const Uniform& x, const KeyTile& k
         round_weights<TILE_KV>(of_k, scores);
         round_weights<TILE_KV>(of_v, products);
         start_products();
-<% if has_d_v %>        add_weighted<TILE_KV, D>(sums.d_v[0], of_v, shared.d_o[stage], true);
-<% endif %><% if has_d_k %>        add_weighted<TILE_KV, D>(sums.d_k[0], of_k, shared.q[stage], true);
+<% if has_d_v %>        add_weighted<TILE_KV, D>(sums.d_v[0], of_v, descriptor(shared.d_o[stage], TILE_KV * PANEL / 8), true);
+<% endif %><% if has_d_k %>        add_weighted<TILE_KV, D>(sums.d_k[0], of_k, descriptor(shared.q[stage], TILE_KV * PANEL / 8), true);
 <% endif %>        commit_products();
         wait_products<0>();
         if (lane == 0) shared.empty[stage].arrive();

@@ -1,5 +1,7 @@
-// The row sweep: a tile of queries stays, the keys it sees stream past. Gives d_q and sums over keys.
+// The row sweep: a tile of queries stays, the keys it sees stream past. Gives d_q and sums over keys, which
+// are those of the first slice.
 struct RowsShared {
+    TileData data;
     elem q[TILE_Q * ROW];
     elem d_o[TILE_Q * ROW];
     elem k[STAGES][TILE_KV * ROW];
@@ -8,6 +10,7 @@ struct RowsShared {
     int keys[STAGES + 1][TILE_KV];
     float threshold[TILE_Q];
 };
+static_assert(sizeof(RowsShared) <= ROWS_SHARED, "the launch gives less");
 
 // Sums over keys of the rows that a lane holds, a quarter of each.
 template <int M>
@@ -18,11 +21,11 @@ struct RowSums {
 
 template <bool FULL, int M>
 __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M][2], const RowsShared& shared, const elem* k,
-                                           const elem* v, const Column* columns, RowSums<M>& sums, float (&d_q)[M][D / 8][4],
+                                           const elem* v, const Column* columns, RowSums<M>& sums, float (&d_q)[M][ROWS_SLICE / 8][4],
                                            int warp_row, int lane) {
     float scores[M][TILE_KV / 8][4], products[M][TILE_KV / 8][4];
-    product<M, TILE_KV>(scores, shared.q, warp_row, k, lane);
-    product<M, TILE_KV>(products, shared.d_o, warp_row, v, lane);
+    product<M, TILE_KV>(scores, shared.q + warp_row * ROW, k, lane);
+    product<M, TILE_KV>(products, shared.d_o + warp_row * ROW, v, lane);
 #pragma unroll
     for (int n = 0; n < TILE_KV / 8; ++n)
 #pragma unroll
@@ -41,16 +44,19 @@ __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M
 <% endfor %><% if has_threshold %>                    sums.threshold[m][h] += gate > 0.0f && gate < 1.0f ? pair.d_gate : 0.0f;
 <% endif %>                }
         }
-<% if has_d_q %>    add_weighted<M, TILE_KV, D>(d_q, scores, k, 0, lane);
+<% if has_d_q %>    add_weighted<M, TILE_KV, ROWS_SLICE>(d_q, scores, k + slice_from<ROWS_SLICE>(), lane);
 <% endif %>}
 
 extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCESSOR) backward_rows(const __grid_constant__ Arguments a) {
     constexpr int M = TILE_Q / (16 * WARPS);
     extern __shared__ __align__(16) unsigned char memory[];
     RowsShared& shared = *reinterpret_cast<RowsShared*>(memory);
-    Tile tile;
-    if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, tile)) return;
-    const TileColumns all = tile_columns(a, tile);
+    Tile found;
+    if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, found)) return;
+    if (threadIdx.x == 0) shared.data = tile_data(a, found);
+    __syncthreads();
+    const Tile& tile = shared.data.tile;
+    const TileColumns& all = shared.data.columns;
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
     const Uniform x = load_uniform(a, tile.s, tile.g);
     const int tiles = (all.total + TILE_KV - 1) / TILE_KV;
@@ -68,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCE
     }
     __syncthreads();
     for (int t = 0; t < STAGES - 1; ++t) {
-        if (t < tiles) copy_key_rows<THREADS>(a, tile, shared.keys[t], shared.k[t], shared.v[t]);
+        if (t < tiles) copy_key_rows<THREADS>(a, shared.data, shared.keys[t], shared.k[t], shared.v[t]);
         commit_copies();
     }
     Row rows[M][2];
@@ -78,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCE
         for (int h = 0; h < 2; ++h) rows[m][h] = load_row<RowTile>(a, x, tile, warp_row + 16 * m + 8 * h + lane / 4);
 
     RowSums<M> sums = {};
-    float d_q[M][D / 8][4] = {};
+    float d_q[M][ROWS_SLICE / 8][4] = {};
     // A thread looks after at most one column of a tile.
     const int own = threadIdx.x;
     int key = own < TILE_KV ? column_key(all, STAGES * TILE_KV + own, window) : -1;
@@ -86,7 +92,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCE
         if constexpr (STAGES > 1) wait_copies<STAGES - 2>();
         __syncthreads();
         const int coming = t + STAGES - 1, slot = coming % STAGES;
-        if (coming < tiles) copy_key_rows<THREADS>(a, tile, shared.keys[coming % (STAGES + 1)], shared.k[slot], shared.v[slot]);
+        if (coming < tiles) copy_key_rows<THREADS>(a, shared.data, shared.keys[coming % (STAGES + 1)], shared.k[slot], shared.v[slot]);
         commit_copies();
         if constexpr (STAGES == 1) {
             wait_copies<0>();
@@ -123,12 +129,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCE
             if (r.i < 0) continue;
 <% if has_d_q %>            elem* to = a.d_q + tile.s.row * a.d_q_batch + token * a.d_q_position + r.head * a.d_q_head;
 #pragma unroll
-            for (int n = 0; n < D / 8; ++n)
-                store_pair(to + 8 * n + lane % 4 * 2, d_q[m][n][2 * h], d_q[m][n][2 * h + 1]);
-<% endif %>            if (lane % 4 == 0) store_row_values(a, x, tile.s, tile.g, r, sum);
+            for (int n = 0; n < ROWS_SLICE / 8; ++n)
+                store_pair(to + slice_from<ROWS_SLICE>() + 8 * n + lane % 4 * 2, d_q[m][n][2 * h], d_q[m][n][2 * h + 1]);
+<% endif %>            if (lane % 4 == 0 && blockIdx.z == 0) store_row_values(a, x, tile.s, tile.g, r, sum);
         }
 <% if has_threshold %>    // The threshold's gradient of a query is summed over the heads of the group.
     __syncthreads();
+    if (blockIdx.z > 0) return;
     for (int i = threadIdx.x; i < tile.to - tile.from; i += THREADS) {
         double total = 0.0;
         for (int h = 0; h < GROUP; ++h) total += shared.threshold[i * GROUP + h];

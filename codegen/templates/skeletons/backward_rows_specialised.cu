@@ -46,6 +46,7 @@ struct RowsShared {
     int next;
     Barrier rows_full, rows_empty, full[STAGES], empty[STAGES];
 };
+static_assert(sizeof(RowsShared) <= ROWS_SHARED, "the launch gives less");
 
 // How a tile of columns is treated: pairs one by one, all of them seen, or all of them seen in the window, where gates are 1.
 enum Kind { MASKED, FULL, WINDOWED };
@@ -143,8 +144,8 @@ __device__ __forceinline__ void multiply_keys(RowsShared& shared, int step, int 
     const int stage = stage_of(step);
     shared.full[stage].wait(full_parity(step));
     start_products();
-    product<TILE_Q, TILE_KV>(scores, shared.q, 64 * group, shared.k[stage]);
-    product<TILE_Q, TILE_KV>(products, shared.d_o, 64 * group, shared.v[stage]);
+    product<TILE_Q, TILE_KV, TILE_KV>(scores, descriptor(shared.q + 64 * group * PANEL, 1), descriptor(shared.k[stage], 1));
+    product<TILE_Q, TILE_KV, TILE_KV>(products, descriptor(shared.d_o + 64 * group * PANEL, 1), descriptor(shared.v[stage], 1));
     commit_products();
 }
 
@@ -214,7 +215,7 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             Left weights[TILE_KV / 16];
             round_weights<TILE_KV>(weights, scores);
             start_products();
-<% if has_d_q %>            add_weighted<TILE_KV, D>(d_q, weights, shared.k[stage], true);
+<% if has_d_q %>            add_weighted<TILE_KV, D>(d_q, weights, descriptor(shared.k[stage], TILE_KV * PANEL / 8), true);
 <% endif %>            commit_products();
             if (t + 1 < tiles) {
                 multiply_keys(shared, step + 1, group, scores, products);

@@ -1,5 +1,6 @@
-<% if key_outputs %>// Gradients of values that each key has, and key values that are summed further. One thread for each key.
-extern "C" __global__ void __launch_bounds__(256) finish_keys(const __grid_constant__ Arguments a) {
+<% if key_outputs %>// Gradients of values that each key has, and key values that are summed further. One thread for each key. Compilers aim at
+// more than two blocks of a multiprocessor where they may, and spill for it.
+extern "C" __global__ void __launch_bounds__(256, 2) finish_keys(const __grid_constant__ Arguments a) {
     Sequence s;
     int block;
     if (!find_block<256>(a, blockIdx.x, s, block)) return;

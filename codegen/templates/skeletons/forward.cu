@@ -17,21 +17,23 @@ constexpr int M = TILE_Q / (16 * WARPS);  // 16-row parts of one warp's rows
 
 // Shared memory: the tile of queries, and a ring of streamed tiles of keys and values with the keys' data.
 struct Shared {
+    TileData data;
     elem q[TILE_Q * ROW];
     elem k[STAGES][TILE_KV * ROW];
     elem v[STAGES][TILE_KV * ROW];
     Column columns[STAGES + 1][TILE_KV];
     int keys[STAGES + 1][TILE_KV];
 };
+static_assert(sizeof(Shared) <= SHARED, "the launch gives less");
 
 // STEP keys: scores, softmax, weighted values.
 template <bool FULL>
 __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const Row (&rows)[M][2], const elem* k, const elem* v,
                                        const Column* columns, const Left (&q)[M][D / 16],
-                                       const elem* q_tile, Softmax<M>& softmax, float (&o)[M][D / 8][4], int warp_row, int lane) {
+                                       const elem* q_tile, Softmax<M>& softmax, float (&o)[M][SLICE / 8][4], int warp_row, int lane) {
     float scores[M][STEP / 8][4];
     if constexpr (QUERIES_IN_REGISTERS) product<M, STEP>(scores, q, k, lane);
-    else product<M, STEP>(scores, q_tile, warp_row, k, lane);
+    else product<M, STEP>(scores, q_tile, k, lane);
 <% if needs_product %>    float products[M][STEP / 8][4];
 <% endif %>
 #pragma unroll
@@ -70,15 +72,18 @@ __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const
                     p = SEES_ALL<FULL> || p > 0.0f ? value : 0.0f;
                 }
         }
-    add_weighted<M, STEP, D>(o, scores, v, 0, lane);
+    add_weighted<M, STEP, SLICE>(o, scores, v + slice_from<SLICE>(), lane);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR) forward(const __grid_constant__ Arguments a) {
     extern __shared__ __align__(16) unsigned char memory[];
     Shared& shared = *reinterpret_cast<Shared*>(memory);
-    Tile tile;
-    if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, tile)) return;
-    const TileColumns all = tile_columns(a, tile);
+    Tile found;
+    if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, found)) return;
+    if (threadIdx.x == 0) shared.data = tile_data(a, found);
+    __syncthreads();
+    const Tile& tile = shared.data.tile;
+    const TileColumns& all = shared.data.columns;
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
     const Uniform x = load_uniform(a, tile.s, tile.g);
     const int tiles = (all.total + TILE_KV - 1) / TILE_KV;
@@ -95,7 +100,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
     }
     __syncthreads();
     for (int t = 0; t < STAGES - 1; ++t) {
-        if (t < tiles) copy_key_rows<THREADS>(a, tile, shared.keys[t], shared.k[t], shared.v[t]);
+        if (t < tiles) copy_key_rows<THREADS>(a, shared.data, shared.keys[t], shared.k[t], shared.v[t]);
         commit_copies();
     }
     Row rows[M][2];
@@ -106,7 +111,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
 
     Softmax<M> softmax;
     softmax.start(x, rows);
-    float o[M][D / 8][4] = {};
+    float o[M][SLICE / 8][4] = {};
     Left q[M][D / 16];
     // A thread looks after at most one column of a tile.
     const int own = threadIdx.x;
@@ -115,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
         if constexpr (STAGES > 1) wait_copies<STAGES - 2>();
         __syncthreads();
         const int coming = t + STAGES - 1, slot = coming % STAGES;
-        if (coming < tiles) copy_key_rows<THREADS>(a, tile, shared.keys[coming % (STAGES + 1)], shared.k[slot], shared.v[slot]);
+        if (coming < tiles) copy_key_rows<THREADS>(a, shared.data, shared.keys[coming % (STAGES + 1)], shared.k[slot], shared.v[slot]);
         commit_copies();
         if constexpr (STAGES == 1) {
             wait_copies<0>();
@@ -132,7 +137,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
 #pragma unroll
                 for (int m = 0; m < M; ++m)
 #pragma unroll
-                    for (int d = 0; d < D / 16; ++d) q[m][d] = load_left<ROW>(shared.q, warp_row + 16 * m, 16 * d, lane);
+                    for (int d = 0; d < D / 16; ++d) q[m][d] = load_left<ROW>(shared.q + warp_row * ROW, 16 * m, 16 * d, lane);
             }
         }
 #pragma unroll 1
@@ -140,9 +145,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
             const Column* columns = shared.columns[t % (STAGES + 1)] + c;
             const elem* k = shared.k[t % STAGES] + c * ROW;
             const elem* v = shared.v[t % STAGES] + c * ROW;
+            const elem* q_tile = shared.q + warp_row * ROW;
             const bool full = t * TILE_KV + c + STEP <= all.shared;
-            if (full) attend<true>(x, tile, rows, k, v, columns, q, shared.q, softmax, o, warp_row, lane);
-            else attend<false>(x, tile, rows, k, v, columns, q, shared.q, softmax, o, warp_row, lane);
+            if (full) attend<true>(x, tile, rows, k, v, columns, q, q_tile, softmax, o, warp_row, lane);
+            else attend<false>(x, tile, rows, k, v, columns, q, q_tile, softmax, o, warp_row, lane);
         }
         if (own < TILE_KV) {
             shared.columns[(t + STAGES) % (STAGES + 1)][own] = next;
@@ -159,10 +165,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
             if (!row_exists<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4, i, head)) continue;
             elem* to = a.o + tile.s.row * a.o_batch + (tile.s.start + i) * a.o_position + head * a.o_head;
 #pragma unroll
-            for (int n = 0; n < D / 8; ++n) {
+            for (int n = 0; n < SLICE / 8; ++n) {
                 const float scale = softmax.inverse[m][h];
-                store_pair(to + 8 * n + lane % 4 * 2, o[m][n][2 * h] * scale, o[m][n][2 * h + 1] * scale);
+                store_pair(to + slice_from<SLICE>() + 8 * n + lane % 4 * 2, o[m][n][2 * h] * scale, o[m][n][2 * h + 1] * scale);
             }
-            if (lane % 4 == 0) a.lse[(tile.s.row * a.hq + head) * a.n + tile.s.start + i] = softmax.lse[m][h];
+            if (lane % 4 == 0 && blockIdx.z == 0) a.lse[(tile.s.row * a.hq + head) * a.n + tile.s.start + i] = softmax.lse[m][h];
         }
 }

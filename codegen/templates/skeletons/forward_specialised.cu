@@ -12,55 +12,109 @@
 <% include "pieces/topk_tiles.cu" %>
 <% include "pieces/tile_columns.cu" %>
 <% include "pieces/softmax.cu" %>
-// A block stays on its multiprocessor and takes tiles of queries in turn. One warpgroup loads: it looks keys up and copies
-// rows of queries, keys and values, as far ahead as shared memory allows. The others compute, 64 rows each: while the
-// tensor cores multiply one tile of keys, the softmax of the one before is worked on.
+// A block stays on its multiprocessor and takes tiles of queries in turn. One warpgroup loads: it looks up what a tile is and
+// which keys it sees, and copies rows of queries, keys and values as far ahead as shared memory allows. The others compute,
+// 64 rows each: while the tensor cores multiply one tile of keys, the softmax of the one before is worked on, from the
+// last tile of keys of a tile of queries on to the first of the next.
 constexpr int GROUPS = TILE_Q / 64;  // warpgroups that compute
 constexpr int COMPUTING = 128 * GROUPS, LOADING = 128, THREADS = COMPUTING + LOADING;
-constexpr int SLOTS = STAGES + 1;    // of keys' data: a tile's are read until its weights are made, after its keys are free
+constexpr int ROWS_OF_LOADER = (TILE_Q + LOADING - 1) / LOADING;  // whose values one loading thread reads
+constexpr int SLOTS = STAGES + 1;    // of keys' data, which are read until a tile's weights are made, after its keys are free
+
+// What computing warps are told of a tile of queries.
+struct Header {
+    Tile tile;
+    int columns;          // keys that some row sees; −1 after the last tile of queries
+    int full, windowed;   // tiles of keys before these have no pair to mask, those from `full` on are in the window
+};
 
 struct Shared {
-    alignas(1024) elem q[TILE_Q * D];
+    alignas(1024) elem q[QUERY_BUFFERS][TILE_Q * D];
     alignas(1024) elem k[STAGES][TILE_KV * D];
     alignas(1024) elem v[STAGES][TILE_KV * D];
-    Column columns[SLOTS][TILE_KV];
-    Barrier q_full, q_empty;
+    Barrier q_full[QUERY_BUFFERS], q_empty[QUERY_BUFFERS];
     Barrier k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
+    Column columns[SLOTS][TILE_KV];
+    Header headers[QUERY_BUFFERS];
+    Row rows[QUERY_BUFFERS][TILE_Q];
 };
 
 // How a tile of columns is treated: pairs one by one, all of them seen, or all of them seen in the window, where gates are 1.
 enum Kind { MASKED, FULL, WINDOWED };
 
-// Position in a ring of STAGES buffers.
-__device__ __forceinline__ int stage_of(int step) { return step % STAGES; }
-__device__ __forceinline__ unsigned full_parity(int step) { return step / STAGES & 1; }
-__device__ __forceinline__ unsigned empty_parity(int step) { return step / STAGES & 1 ^ 1; }
+// A place in a ring of buffers, and the parity of the phases of its barriers.
+template <int SIZE>
+struct Ring {
+    unsigned slot = 0, parity = 0;
 
-// Tile number `id` of all key-value heads, those of one head side by side; false for an empty one.
-__device__ __forceinline__ bool take_tile(const Arguments& a, long long id, Tile& tile) {
-    const int blocks = block_count<POSITIONS>(a);
-    return find_tile<RowTile>(a, static_cast<int>(id % blocks), static_cast<int>(id / blocks), tile);
-}
+    __device__ __forceinline__ void advance() {
+        ++slot;
+        if (slot == SIZE) slot = 0, parity ^= 1;
+    }
+};
 
-__device__ __forceinline__ long long tile_count(const Arguments& a) { return block_count<POSITIONS>(a) * a.hkv; }
+// Tiles of keys of a tile of queries: at least one, which may be empty.
+__device__ __forceinline__ int tile_steps(int columns) { return max(1, (columns + TILE_KV - 1) / TILE_KV); }
+
+// Tiles of keys whose pairs are all seen and not all in the window: columns that all rows see come first, the selected ones
+// and then the window's.
+__device__ __forceinline__ int full_steps(const TileColumns& all) { return min((all.lasting + TILE_KV - 1) / TILE_KV, all.shared / TILE_KV); }
 
 // The part of a tile's columns whose keys and data one warp of the loading warpgroup looks after, one to a lane.
 constexpr int SHARE = TILE_KV / 4;
 
-// Starts copying one vector of each key of the warp's share, `from` being that of the lane's own key; lanes without a key
-// have none, and their rows become zero.
-__device__ __forceinline__ void copy_rows(elem* to, const elem* from, int warp, int lane) {
-    constexpr int PIECES = D / 8;
-#pragma unroll 8
-    for (int at = lane; at < SHARE * PIECES; at += 32) {
-        const int row = at / PIECES, piece = at % PIECES;
-        const elem* vector = reinterpret_cast<const elem*>(__shfl_sync(~0u, reinterpret_cast<unsigned long long>(from), row));
-        copy_async(to + place<TILE_KV>(warp * SHARE + row, 8 * piece), vector + 8 * piece, vector != nullptr);
+// One vector of each key of a tile in device memory: address of the lane's first 16 bytes, and bytes between positions.
+struct Vectors {
+    unsigned long long start, position;
+
+    __device__ __forceinline__ Vectors(const elem* of, long long batch, long long position, long long head, const Tile& tile)
+        : start(reinterpret_cast<unsigned long long>(of + tile.s.row * batch + tile.s.start * position + tile.g * head)),
+          position(position * sizeof(elem)) {}
+
+    __device__ __forceinline__ unsigned long long of(unsigned key) const {
+        const unsigned low = static_cast<unsigned>(position), high = static_cast<unsigned>(position >> 32);
+        return start + static_cast<unsigned long long>(key) * low + (static_cast<unsigned long long>(key * high) << 32);
+    }
+};
+
+// 16-byte pieces of a vector, copies of a lane in one tile of keys, and how many of them are under way together.
+constexpr int PIECES = D / 8, COPIES = SHARE * PIECES / 32, BATCH = COPIES % 8 == 0 ? 8 : COPIES % 4 == 0 ? 4 : COPIES % 3 == 0 ? 3 : 1;
+
+// Where a lane's pieces go in a tile, in bytes: the same in every tile, so that no step computes it. Eight rows further on
+// the exchange of pieces is the same again.
+struct Places {
+    static constexpr int PERIOD = 32 % PIECES > 0 ? COPIES : PIECES > 4 ? PIECES / 4 : 1;
+    unsigned first[PERIOD];
+
+    __device__ __forceinline__ Places(int warp, int lane) {
+#pragma unroll
+        for (int n = 0; n < PERIOD; ++n) {
+            const int piece = 32 * n + lane;
+            first[n] = place<TILE_KV>(warp * SHARE + piece / PIECES, piece % PIECES * 8) * static_cast<unsigned>(sizeof(elem));
+        }
+    }
+
+    __device__ __forceinline__ unsigned at(int n) const {
+        return first[n % PERIOD] + n / PERIOD * (PERIOD * 32 / PIECES) * PANEL * static_cast<unsigned>(sizeof(elem));
+    }
+};
+
+// Starts copying those of the warp's share, `key` being the lane's own. Several keys are exchanged before their copies
+// start, so that the exchanges overlap.
+__device__ __forceinline__ void copy_rows(const Vectors& from, const Places& places, elem* tile, unsigned key, int lane) {
+    const unsigned base = shared_address(tile);
+#pragma unroll
+    for (int first = 0; first < COPIES; first += BATCH) {
+        unsigned keys[BATCH];
+#pragma unroll
+        for (int n = 0; n < BATCH; ++n) keys[n] = __shfl_sync(~0u, key, (32 * (first + n) + lane) / PIECES);
+#pragma unroll
+        for (int n = 0; n < BATCH; ++n)
+            copy_16(base + places.at(first + n), from.of(keys[n]) + 16 * ((32 * (first + n) + lane) % PIECES));
     }
 }
 
 __device__ __forceinline__ void copy_queries(const Arguments& a, const Tile& tile, elem* to, int own) {
-    constexpr int PIECES = D / 8;
 #pragma unroll 4
     for (int at = own; at < TILE_Q * PIECES; at += LOADING) {
         const int row = at / PIECES, piece = at % PIECES;
@@ -71,60 +125,94 @@ __device__ __forceinline__ void copy_queries(const Arguments& a, const Tile& til
     }
 }
 
-__device__ __forceinline__ void load_tiles(const Arguments& a, Shared& shared) {
-    const int own = threadIdx.x % LOADING, warp = own / 32, lane = own % 32, column = warp * SHARE + lane;
-    int step = 0, taken = 0;
-    for (long long id = blockIdx.x; id < tile_count(a); id += gridDim.x) {
-        Tile tile;
-        if (!take_tile(a, id, tile)) continue;
-        const TileColumns all = tile_columns(a, tile);
-        const int tiles = (all.total + TILE_KV - 1) / TILE_KV;
-        if (tiles == 0) continue;
-        const Uniform x = load_uniform(a, tile.s, tile.g);
-        const elem* k = a.k + tile.s.row * a.k_batch + tile.s.start * a.k_position + tile.g * a.k_head;
-        const elem* v = a.v + tile.s.row * a.v_batch + tile.s.start * a.v_position + tile.g * a.v_head;
-        shared.q_empty.wait(taken & 1 ^ 1);
-        copy_queries(a, tile, shared.q, own);
-        shared.q_full.arrive_when_copied();
-        ++taken;
+// Where the loading warps are among the buffers: values follow keys by one tile.
+struct Loaded {
+    Ring<QUERY_BUFFERS> queries;
+    Ring<STAGES> keys, values;
+    Ring<SLOTS> columns;
+};
 
-        // Values come one tile after keys, which are needed first.
-        bool window = false;
-        int j = lane < SHARE ? column_key(all, column, window) : -1;
-        const elem* values = nullptr;
+// Tells the computing warps of the next tile of queries.
+__device__ __forceinline__ void announce(const Arguments& a, const Tile& tile, const TileColumns& all, const Row (&rows)[ROWS_OF_LOADER],
+                                         Shared& shared, Loaded& at, int own) {
+    const unsigned slot = at.queries.slot;
+    shared.q_empty[slot].wait(at.queries.parity ^ 1);
+    copy_queries(a, tile, shared.q[slot], own);
+    shared.q_full[slot].arrive_when_copied();
+#pragma unroll
+    for (int n = 0; n < ROWS_OF_LOADER; ++n)
+        if (own + n * LOADING < TILE_Q) shared.rows[slot][own + n * LOADING] = rows[n];
+    if (own == 0) shared.headers[slot] = {tile, all.total, full_steps(all), all.shared / TILE_KV};
+    shared.q_full[slot].arrive();
+    at.queries.advance();
+}
+
+// Announces one tile of queries and copies its keys, tile by tile, and the values one tile after them, since they are needed
+// later. A key is looked up two tiles before it is copied and its data are read one tile before, so that no step waits
+// for either; the first keys are copied before the queries, which wait for the tile of queries before. Columns without a
+// key get any: they are masked.
+__device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, const Places& places, Shared& shared, Loaded& at, int own) {
+    const int warp = own / 32, lane = own % 32, column = warp * SHARE + lane;
+    const TileColumns all = tile_columns(a, tile);
+    const Uniform x = load_uniform(a, tile.s, tile.g);
+    const Vectors keys(a.k, a.k_batch, a.k_position, a.k_head, tile), values(a.v, a.v_batch, a.v_position, a.v_head, tile);
+    Row rows[ROWS_OF_LOADER];
+#pragma unroll
+    for (int n = 0; n < ROWS_OF_LOADER; ++n) rows[n] = load_row<RowTile>(a, x, tile, own + n * LOADING);
+    const int tiles = tile_steps(all.total);
+    bool window = false, next_window = false;
+    int j = column_key(all, column, window), next = column_key(all, TILE_KV + column, next_window), key_before = 0;
+    Column c = load_column(a, x, tile, j, window);
 #pragma unroll 1
-        for (int t = 0; t <= tiles; ++t) {
-            const elem* values_before = values;
-            if (t < tiles) {
-                const Column c = load_column(a, x, tile, j, window);
-                const elem* keys = j < 0 ? nullptr : k + j * a.k_position;
-                values = j < 0 ? nullptr : v + j * a.v_position;
-                j = t + 1 < tiles && lane < SHARE ? column_key(all, (t + 1) * TILE_KV + column, window) : -1;
-                const int slot = stage_of(step + t);
-                shared.k_empty[slot].wait(empty_parity(step + t));
-                copy_rows(shared.k[slot], keys, warp, lane);
-                shared.k_full[slot].arrive_when_copied();
-                if (lane < SHARE) shared.columns[(step + t) % SLOTS][column] = c;
-                shared.k_full[slot].arrive();
-            }
-            if (t > 0) {
-                const int slot = stage_of(step + t - 1);
-                shared.v_empty[slot].wait(empty_parity(step + t - 1));
-                copy_rows(shared.v[slot], values_before, warp, lane);
-                shared.v_full[slot].arrive_when_copied();
-            }
+    for (int t = 0; t <= tiles; ++t) {
+        const int key = j < 0 ? tile.from : j;
+        if (t < tiles) {
+            const Column own_column = c;
+            j = next, window = next_window;
+            c = load_column(a, x, tile, j, window);
+            next = column_key(all, (t + 2) * TILE_KV + column, next_window);
+            shared.k_empty[at.keys.slot].wait(at.keys.parity ^ 1);
+            copy_rows(keys, places, shared.k[at.keys.slot], key, lane);
+            shared.k_full[at.keys.slot].arrive_when_copied();
+            if (lane < SHARE) shared.columns[at.columns.slot][column] = own_column;
+            shared.k_full[at.keys.slot].arrive();
+            at.keys.advance(), at.columns.advance();
         }
-        step += tiles;
+        if (t == 0) {
+            announce(a, tile, all, rows, shared, at, own);
+        } else {
+            shared.v_empty[at.values.slot].wait(at.values.parity ^ 1);
+            copy_rows(values, places, shared.v[at.values.slot], key_before, lane);
+            shared.v_full[at.values.slot].arrive_when_copied();
+            at.values.advance();
+        }
+        key_before = key;
     }
 }
 
+__device__ __forceinline__ void load_tiles(const Arguments& a, Shared& shared) {
+    const int own = threadIdx.x % LOADING, blocks = block_count<POSITIONS>(a);
+    const Places places(own / 32, own % 32);
+    Loaded at;
+    // Tiles of one key-value head side by side, so that blocks that run together read the same keys.
+    for (unsigned id = blockIdx.x; id < blocks * static_cast<unsigned>(a.hkv); id += gridDim.x) {
+        Tile tile;
+        if (find_tile<RowTile>(a, id % blocks, id / blocks, tile)) load_tile(a, tile, places, shared, at, own);
+    }
+    const unsigned slot = at.queries.slot;
+    shared.q_empty[slot].wait(at.queries.parity ^ 1);
+    if (own == 0) shared.headers[slot].columns = -1;
+    shared.q_full[slot].arrive_when_copied();
+    shared.q_full[slot].arrive();
+}
+
 // Dot products become logits; unseen pairs −inf.
-template <Kind KIND>
+template <Kind KIND, int COLUMNS>
 __device__ __forceinline__ void make_logits(const Uniform& x, const Row (&rows)[1][2], const Column* columns,
-                                            float (&scores)[1][TILE_KV / 8][4], int lane) {
+                                            float (&scores)[1][COLUMNS / 8][4], int lane) {
     constexpr bool ALL = KIND != MASKED;
 #pragma unroll
-    for (int n = 0; n < TILE_KV / 8; ++n)
+    for (int n = 0; n < COLUMNS / 8; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             const Column& c = columns[8 * n + lane % 4 * 2 + e];
@@ -139,12 +227,12 @@ __device__ __forceinline__ void make_logits(const Uniform& x, const Row (&rows)[
 }
 
 // Shares of the softmax become weights of the values.
-template <Kind KIND>
+template <Kind KIND, int COLUMNS>
 __device__ __forceinline__ void make_weights(const Uniform& x, const Row (&rows)[1][2], const Column* columns,
-                                             float (&scores)[1][TILE_KV / 8][4]<% if needs_product %>, const float (&products)[1][TILE_KV / 8][4]<% endif %>, int lane) {
+                                             float (&scores)[1][COLUMNS / 8][4]<% if needs_product %>, const float (&products)[1][COLUMNS / 8][4]<% endif %>, int lane) {
     constexpr bool ALL = KIND != MASKED;
 #pragma unroll
-    for (int n = 0; n < TILE_KV / 8; ++n)
+    for (int n = 0; n < COLUMNS / 8; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             const Column& c = columns[8 * n + lane % 4 * 2 + e];
@@ -154,125 +242,171 @@ __device__ __forceinline__ void make_weights(const Uniform& x, const Row (&rows)
                 float& p = scores[0][n][2 * h + e];
                 const float gate = KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c);
                 const float value = weight(x, r, c, gate<% if needs_product %>, products[0][n][2 * h + e]<% endif %>, p);
-                // Of an unseen pair p is 0, and its weight may be anything.
-                p = SEES_ALL<ALL> || p > 0.0f ? value : 0.0f;
+                // Of an unseen pair p is 0, and its weight may be anything where it is not bounded.
+                p = SEES_ALL<ALL> || WEIGHT_BOUNDED || p > 0.0f ? value : 0.0f;
             }
         }
 }
 
-// One row of 64 being worked on by a warpgroup.
+// The 64 rows that a warpgroup works on, of which a lane has parts of two, and where it is among the buffers.
 struct Work {
     Row rows[1][2];
+    Left q[D / 16];
     Softmax<1> softmax;
     float o[1][D / 8][4];
-    Left weights[TILE_KV / 16];  // of the tile before, whose product with the values comes next
+    Left weights[TILE_KV / 16];  // of the tile of keys before, whose product with the values comes next
+    bool begun;                  // whether o holds anything
+    Ring<QUERY_BUFFERS> queries;
+    Ring<STAGES> keys, values;
+    Ring<SLOTS> columns;
+    int row;  // the warp's first one
 };
 
-// Scores of one tile of keys, while the tile before it is multiplied with its values; then its softmax and weights.
-template <Kind KIND, bool FIRST>
-__device__ __forceinline__ void attend(const Uniform& x, Work& work, Shared& shared, int step, bool last, bool begun, int group, int lane) {
-    float scores[1][TILE_KV / 8][4];
-    const Column* columns = shared.columns[step % SLOTS];
-    shared.k_full[stage_of(step)].wait(full_parity(step));
+// The tile of keys that the loading warps have made ready is multiplied with the queries, or as many of its columns as are
+// wanted.
+template <int COLUMNS>
+__device__ __forceinline__ void queue_scores(Work& work, Shared& shared, float (&scores)[1][COLUMNS / 8][4]) {
+    shared.k_full[work.keys.slot].wait(work.keys.parity);
     start_products();
-    product<TILE_Q, TILE_KV>(scores[0], shared.q, 64 * group, shared.k[stage_of(step)]);
+    const unsigned long long keys = renewed(descriptor(shared.k[work.keys.slot], 1));
+    if constexpr (QUERIES_IN_REGISTERS) product<TILE_KV, COLUMNS>(scores[0], work.q, keys);
+    else product<TILE_Q, TILE_KV, COLUMNS>(scores[0], renewed(descriptor(shared.q[work.queries.slot] + work.row / 64 * 64 * PANEL, 1)), keys);
     commit_products();
-    if constexpr (!FIRST) {
-        shared.v_full[stage_of(step - 1)].wait(full_parity(step - 1));
-        add_weighted<TILE_KV, D>(work.o[0], work.weights, shared.v[stage_of(step - 1)], begun);
-        commit_products();
-    }
-    wait_products<FIRST ? 0 : 1>();
-    settle(scores[0]);
-    if (lane == 0) {
-        shared.k_empty[stage_of(step)].arrive();
-        if (last) shared.q_empty.arrive();
-    }
-<% if needs_product %>    float products[1][TILE_KV / 8][4];
-#pragma unroll
-    for (int n = 0; n < TILE_KV / 8; ++n)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) products[0][n][e] = scores[0][n][e];
-<% endif %>    make_logits<KIND>(x, work.rows, columns, scores, lane);
-    float shrink[1][2];
-    const bool shrinks = work.softmax.exponentials(scores, shrink);
-    make_weights<KIND>(x, work.rows, read_again(columns), scores<% if needs_product %>, products<% endif %>, lane);
-    if constexpr (!FIRST) {
-        settle(scores[0]);
-        // Waited for on either way, behind a branch: the compiler would wait before the softmax.
-        if (shrinks) {
-            wait_products<0>();
-            settle(work.o[0]);
-            work.softmax.rescale(work.o, shrink);
-        } else {
-            wait_products<0>();
-            settle(work.o[0]);
-        }
-        if (lane == 0) shared.v_empty[stage_of(step - 1)].arrive();
-    }
-    round_weights<TILE_KV>(work.weights, scores[0]);
 }
 
-// Rounded pairs of a row's accumulators, exchanged among the four lanes that share the row, so that each stores 16 bytes.
-__device__ __forceinline__ void store_row(elem* to, const float (&o)[D / 8][4], int h, float scale, bool exists, int lane) {
-    const int quarter = lane % 4;
+// The weights of the tile of keys before are multiplied with its values.
+template <int COLUMNS>
+__device__ __forceinline__ void queue_values(Work& work, Shared& shared) {
+    shared.v_full[work.values.slot].wait(work.values.parity);
+    start_products();
+    add_weighted<COLUMNS, D>(work.o[0], work.weights, renewed(descriptor(shared.v[work.values.slot], TILE_KV * PANEL / 8)), work.begun);
+    commit_products();
+    work.begun = true;
+}
+
+// The values of the tile of keys before are done with.
+__device__ __forceinline__ void release_values(Work& work, Shared& shared, int lane) {
+    settle(work.o[0]);
+    if (lane == 0) shared.v_empty[work.values.slot].arrive();
+    work.values.advance();
+}
+
+// Scores become weights of the values, the softmax taking account of them. Returns whether the output has to shrink.
+template <Kind KIND, int COLUMNS>
+__device__ __forceinline__ bool weigh(const Uniform& x, Work& work, const Column* columns, float (&scores)[1][COLUMNS / 8][4],
+                                      float (&shrink)[1][2], int lane) {
+<% if needs_product %>    float products[1][COLUMNS / 8][4];
 #pragma unroll
-    for (int n = 0; n < D / 8; ++n) {
-        const unsigned pair = pack(o[n][2 * h] * scale, o[n][2 * h + 1] * scale);
-        if (exists) *reinterpret_cast<unsigned*>(to + 8 * n + 2 * quarter) = pair;
+    for (int n = 0; n < COLUMNS / 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) products[0][n][e] = scores[0][n][e];
+<% endif %>    make_logits<KIND, COLUMNS>(x, work.rows, columns, scores, lane);
+    const bool shrinks = work.softmax.exponentials(scores, shrink);
+    make_weights<KIND, COLUMNS>(x, work.rows, read_again(columns), scores<% if needs_product %>, products<% endif %>, lane);
+    return shrinks;
+}
+
+// Stores what the 64 rows of a tile of queries have come to.
+__device__ __forceinline__ void store_output(const Arguments& a, const Tile& tile, Work& work, int row, int lane) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        int i, head;
+        if (!row_exists<RowTile>(tile, row + 8 * h, i, head)) continue;
+        elem* to = a.o + tile.s.row * a.o_batch + (tile.s.start + i) * a.o_position + head * a.o_head;
+#pragma unroll
+        for (int n = 0; n < D / 8; ++n) {
+            const float scale = work.softmax.inverse[0][h];
+            store_pair(to + 8 * n + lane % 4 * 2, work.o[0][n][2 * h] * scale, work.o[0][n][2 * h + 1] * scale);
+        }
+        if (lane % 4 == 0) a.lse[(tile.s.row * a.hq + head) * a.n + tile.s.start + i] = work.softmax.lse[0][h];
     }
+}
+
+__device__ __forceinline__ Kind kind_of(const Header& header, int t) { return t < header.full ? FULL : t < header.windowed ? WINDOWED : MASKED; }
+
+// Weights of a tile of keys whose scores are ready.
+template <int COLUMNS>
+__device__ __forceinline__ bool weigh_kind(const Uniform& x, Work& work, Shared& shared, Kind kind, float (&scores)[1][COLUMNS / 8][4],
+                                           float (&shrink)[1][2], int lane) {
+    const Column* columns = shared.columns[work.columns.slot];
+    if (COLUMNS == TILE_KV && kind == FULL) return weigh<FULL, COLUMNS>(x, work, columns, scores, shrink, lane);
+    if (COLUMNS == TILE_KV && kind == WINDOWED) return weigh<WINDOWED, COLUMNS>(x, work, columns, scores, shrink, lane);
+    return weigh<MASKED, COLUMNS>(x, work, columns, scores, shrink, lane);
+}
+
+// Keys and queries that scores were made of are done with.
+__device__ __forceinline__ void release_keys(Work& work, Shared& shared, bool last, int lane) {
+    if (lane != 0) return;
+    shared.k_empty[work.keys.slot].arrive();
+    if (!QUERIES_IN_REGISTERS && last) shared.q_empty[work.queries.slot].arrive();
+}
+
+// One tile of keys but the first: its scores, while the one before is multiplied with its values; then its softmax and
+// weights. Of the last tile only the first half of its columns is worked on where no more have keys.
+template <int COLUMNS>
+__device__ __forceinline__ void attend(const Uniform& x, Work& work, Shared& shared, Kind kind, bool last, int lane) {
+    float scores[1][COLUMNS / 8][4], shrink[1][2];
+    queue_scores<COLUMNS>(work, shared, scores);
+    queue_values<TILE_KV>(work, shared);
+    wait_products<1>();
+    settle(scores[0]);
+    release_keys(work, shared, last, lane);
+    // Waited for on either way, behind a branch: the compiler would wait before the softmax.
+    if (weigh_kind<COLUMNS>(x, work, shared, kind, scores, shrink, lane)) {
+        wait_products<0>();
+        release_values(work, shared, lane);
+        work.softmax.rescale(work.o, shrink);
+    } else {
+        wait_products<0>();
+        release_values(work, shared, lane);
+    }
+    round_weights<COLUMNS>(work.weights, scores[0]);
+    work.keys.advance(), work.columns.advance();
 }
 
 __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared) {
-    const int thread = threadIdx.x - LOADING, group = thread / 128, lane = thread % 32, row = 64 * group + thread % 128 / 32 * 16 + lane / 4;
-    int step = 0, taken = 0;
-    for (long long id = blockIdx.x; id < tile_count(a); id += gridDim.x) {
-        Tile tile;
-        if (!take_tile(a, id, tile)) continue;
-        const TileColumns all = tile_columns(a, tile);
-        const int tiles = (all.total + TILE_KV - 1) / TILE_KV;
-        const Uniform x = load_uniform(a, tile.s, tile.g);
-        Work work;
+    const int thread = threadIdx.x - LOADING, lane = thread % 32, row = thread / 32 * 16;
+    Work work;
+    work.row = row;
+    for (;; work.queries.advance()) {
+        const unsigned slot = work.queries.slot;
+        shared.q_full[slot].wait(work.queries.parity);
+        const Header header = shared.headers[slot];
+        if (header.columns < 0) break;
+        const int tiles = tile_steps(header.columns);
+        const Uniform x = load_uniform(a, header.tile.s, header.tile.g);
 #pragma unroll
-        for (int h = 0; h < 2; ++h) work.rows[0][h] = load_row<RowTile>(a, x, tile, row + 8 * h);
+        for (int h = 0; h < 2; ++h) work.rows[0][h] = shared.rows[slot][row + 8 * h + lane / 4];
+        if constexpr (QUERIES_IN_REGISTERS) {
+#pragma unroll
+            for (int k = 0; k < D / 16; ++k) work.q[k] = load_left<TILE_Q>(shared.q[slot], row, 16 * k, lane);
+            __syncwarp();
+            if (lane == 0) shared.q_empty[slot].arrive();
+        }
+        float scores[1][TILE_KV / 8][4], shrink[1][2];
+        queue_scores<TILE_KV>(work, shared, scores);
+        wait_products<0>();
+        settle(scores[0]);
+        release_keys(work, shared, tiles == 1, lane);
         work.softmax.start(x, work.rows);
-        if (tiles > 0) {
-            shared.q_full.wait(taken & 1);
-            ++taken;
-            // Columns that all rows see come first: the selected ones, then the window's.
-            const int selected = min(tiles, (all.lasting + TILE_KV - 1) / TILE_KV), seen = max(selected, all.shared / TILE_KV);
-            const int full = min(selected, all.shared / TILE_KV);
-            if (full > 0) attend<FULL, true>(x, work, shared, step, tiles == 1, false, group, lane);
-            else if (seen > 0 && selected == 0) attend<WINDOWED, true>(x, work, shared, step, tiles == 1, false, group, lane);
-            else attend<MASKED, true>(x, work, shared, step, tiles == 1, false, group, lane);
-            int t = 1;
-            for (; t < full; ++t) attend<FULL, false>(x, work, shared, step + t, t + 1 == tiles, t > 1, group, lane);
-            if (full == selected)
-                for (; t < seen; ++t) attend<WINDOWED, false>(x, work, shared, step + t, t + 1 == tiles, t > 1, group, lane);
-            for (; t < tiles; ++t) attend<MASKED, false>(x, work, shared, step + t, t + 1 == tiles, t > 1, group, lane);
-            step += tiles;
-            shared.v_full[stage_of(step - 1)].wait(full_parity(step - 1));
-            start_products();
-            add_weighted<TILE_KV, D>(work.o[0], work.weights, shared.v[stage_of(step - 1)], tiles > 1);
-            commit_products();
-            wait_products<0>();
-            settle(work.o[0]);
-            if (lane == 0) shared.v_empty[stage_of(step - 1)].arrive();
+        work.begun = false;
+        weigh_kind<TILE_KV>(x, work, shared, kind_of(header, 0), scores, shrink, lane);
+        round_weights<TILE_KV>(work.weights, scores[0]);
+        work.keys.advance(), work.columns.advance();
+        int t = 1;
+#pragma unroll 1
+        for (; t + 1 < tiles; ++t) attend<TILE_KV>(x, work, shared, kind_of(header, t), false, lane);
+        if (t < tiles && header.columns <= t * TILE_KV + TILE_KV / 2) {
+            attend<TILE_KV / 2>(x, work, shared, MASKED, true, lane);
+            queue_values<TILE_KV / 2>(work, shared);
         } else {
-#pragma unroll
-            for (int n = 0; n < D / 8; ++n)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) work.o[0][n][e] = 0.0f;
+            if (t < tiles) attend<TILE_KV>(x, work, shared, kind_of(header, t), true, lane);
+            queue_values<TILE_KV>(work, shared);
         }
         work.softmax.finish();
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            int i, head;
-            const bool exists = row_exists<RowTile>(tile, row + 8 * h, i, head);
-            elem* to = a.o + tile.s.row * a.o_batch + (tile.s.start + i) * a.o_position + head * a.o_head;
-            store_row(to, work.o[0], h, work.softmax.inverse[0][h], exists, lane);
-            if (exists && lane % 4 == 0) a.lse[(tile.s.row * a.hq + head) * a.n + tile.s.start + i] = work.softmax.lse[0][h];
-        }
+        wait_products<0>();
+        release_values(work, shared, lane);
+        store_output(a, header.tile, work, row + lane / 4, lane);
     }
 }
 
@@ -280,8 +414,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
     extern __shared__ __align__(1024) unsigned char memory[];
     Shared& shared = *reinterpret_cast<Shared*>(memory);
     if (threadIdx.x == 0) {
-        shared.q_full.start(LOADING);
-        shared.q_empty.start(COMPUTING / 32);
+        for (int s = 0; s < QUERY_BUFFERS; ++s) {
+            shared.q_full[s].start(2 * LOADING);
+            shared.q_empty[s].start(COMPUTING / 32);
+        }
         for (int s = 0; s < STAGES; ++s) {
             shared.k_full[s].start(2 * LOADING);
             shared.v_full[s].start(LOADING);

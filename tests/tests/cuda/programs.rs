@@ -26,7 +26,7 @@ fn of_seed(seed: u64, why: &str) -> String {
 
 /// Head dimension 16: nothing is a reason to refuse one.
 #[test]
-fn random_programs_compile_and_hardly_spill() {
+fn random_programs_compile_and_spill_nothing() {
     // The last two have sinks that are the same for every query of a sequence.
     let seeds: Vec<u64> = (0..28).chain([1108, 1184]).collect();
     in_parallel(&seeds, |seed| {

@@ -8,10 +8,13 @@
 struct Left { float x[2][4]; };
 struct Right { float x[2][4]; };
 
+// Each load adds what is the same for a warp to a lane's own place: where that is a constant, the instruction holds it.
+
 // Rows row..row+16 and columns k..k+16 of a tile, as a left operand.
 template <int ROW>
 __device__ __forceinline__ Left load_left(const elem* tile, int row, int k, int lane) {
-    const float* at = tile + (row + lane / 4) * ROW + k + lane % 4 * 2;
+    const float* own = tile + (lane / 4 * ROW + lane % 4 * 2);
+    const float* at = own + (row * ROW + k);
     Left a;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -25,7 +28,8 @@ __device__ __forceinline__ Left load_left(const elem* tile, int row, int k, int 
 // The transpose of rows n..n+16 and columns k..k+16 of a tile, as a right operand: its columns are the tile's rows.
 template <int ROW>
 __device__ __forceinline__ Right load_right_transposed(const elem* tile, int n, int k, int lane) {
-    const float* at = tile + (n + lane / 4) * ROW + k + lane % 4 * 2;
+    const float* own = tile + (lane / 4 * ROW + lane % 4 * 2);
+    const float* at = own + (n * ROW + k);
     Right b;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -39,7 +43,8 @@ __device__ __forceinline__ Right load_right_transposed(const elem* tile, int n, 
 // Rows k..k+16 and columns n..n+16 of a tile, as a right operand.
 template <int ROW>
 __device__ __forceinline__ Right load_right(const elem* tile, int k, int n, int lane) {
-    const float* at = tile + (k + lane % 4 * 2) * ROW + n + lane / 4;
+    const float* own = tile + (lane % 4 * 2 * ROW + lane / 4);
+    const float* at = own + (k * ROW + n);
     Right b;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {

@@ -17,11 +17,14 @@ __device__ __forceinline__ void load_matrices_transposed(unsigned (&x)[4], const
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(address) : "memory");
 }
 
+// Each load adds what is the same for a warp to a lane's own place: where that is a constant, the instruction holds it.
+
 // Rows row..row+16 and columns k..k+16 of a tile, as a left operand.
 template <int ROW>
 __device__ __forceinline__ Left load_left(const elem* tile, int row, int k, int lane) {
     Left a;
-    load_matrices(a.x, tile + (row + lane % 16) * ROW + k + lane / 16 * 8);
+    const elem* own = tile + (lane % 16 * ROW + lane / 16 * 8);
+    load_matrices(a.x, own + (row * ROW + k));
     return a;
 }
 
@@ -29,7 +32,8 @@ __device__ __forceinline__ Left load_left(const elem* tile, int row, int k, int 
 template <int ROW>
 __device__ __forceinline__ Right load_right_transposed(const elem* tile, int n, int k, int lane) {
     unsigned x[4];
-    load_matrices(x, tile + (n + lane / 16 * 8 + lane % 8) * ROW + k + lane / 8 % 2 * 8);
+    const elem* own = tile + ((lane / 16 * 8 + lane % 8) * ROW + lane / 8 % 2 * 8);
+    load_matrices(x, own + (n * ROW + k));
     return {{{x[0], x[1]}, {x[2], x[3]}}};
 }
 
@@ -37,7 +41,8 @@ __device__ __forceinline__ Right load_right_transposed(const elem* tile, int n, 
 template <int ROW>
 __device__ __forceinline__ Right load_right(const elem* tile, int k, int n, int lane) {
     unsigned x[4];
-    load_matrices_transposed(x, tile + (k + lane % 16) * ROW + n + lane / 16 * 8);
+    const elem* own = tile + (lane % 16 * ROW + lane / 16 * 8);
+    load_matrices_transposed(x, own + (k * ROW + n));
     return {{{x[0], x[1]}, {x[2], x[3]}}};
 }
 

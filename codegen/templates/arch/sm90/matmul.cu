@@ -29,8 +29,26 @@ __device__ __forceinline__ constexpr unsigned long long along(int k) { return (k
 // An operand whose inner index runs across the rows of a tile, from row k on; its columns are those of the tile.
 __device__ __forceinline__ constexpr unsigned long long across(int k) { return k * PANEL / 8; }
 
-// A 64 × 16 left operand in registers: two neighbouring accumulators, rounded to the element type.
+// The same descriptor, as if it were new here: those made of it are not made ahead and kept in registers.
+__device__ __forceinline__ unsigned long long renewed(unsigned long long descriptor) {
+    asm volatile("" : "+l"(descriptor));
+    return descriptor;
+}
+
+// A left operand of 64 × 16 in registers, the 16 rows of each warp: rows l/4 and l/4 + 8, columns as accumulators have them.
 struct Left { unsigned x[4]; };
+
+// Rows row..row+16 (a warp's own) and columns k..k+16 of a tile.
+template <int ROWS>
+__device__ __forceinline__ Left load_left(const elem* tile, int row, int k, int lane) {
+    Left a;
+    const unsigned address = shared_address(tile + place<ROWS>(row + lane % 16, k + lane / 16 * 8));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(a.x[0]), "=r"(a.x[1]), "=r"(a.x[2]), "=r"(a.x[3]) : "r"(address) : "memory");
+    return a;
+}
+
+// Two neighbouring accumulators, rounded to the element type.
 __device__ __forceinline__ Left round_to_left(const float (&c0)[4], const float (&c1)[4]) {
     return {{pack(c0[0], c0[1]), pack(c0[2], c0[3]), pack(c1[0], c1[1]), pack(c1[2], c1[3])}};
 }
@@ -52,16 +70,39 @@ __device__ __forceinline__ void settle(float (&c)[N][4]) {
         for (int e = 0; e < 4; ++e) asm volatile("" : "+f"(c[n][e])::"memory");
 }
 
-<% for m in multiplies %>// c (64 × ${ m.columns }$) = a · bᵀ, or added to c; the rows of both are in shared memory.
-__device__ __forceinline__ void multiply_rows(float (&c)[${ m.count }$][4], unsigned long long a, unsigned long long b, bool add) {
-    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %${ m.accumulators + 2 }$, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n${ m.columns }$k16.f32.${ mma_type }$.${ mma_type }$ {${ m.registers }$}, "
-                 "%${ m.accumulators }$, %${ m.accumulators + 1 }$, add, 1, 1, 0, 0;\n}"
-                 : <% for n in m.blocks %><% if not loop.first %>, <% endif %>"+f"(c[${ n }$][0]), "+f"(c[${ n }$][1]), "+f"(c[${ n }$][2]), "+f"(c[${ n }$][3])<% endfor %>
-                 : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+<% for m in multiplies %>// c (64 × ${ m.columns }$) = a · bᵀ; the rows of both are in shared memory.
+__device__ __forceinline__ void set_rows(float (&c)[${ m.count }$][4], unsigned long long a, unsigned long long b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n${ m.columns }$k16.f32.${ mma_type }$.${ mma_type }$ {${ m.registers }$}, "
+                 "%${ m.accumulators }$, %${ m.accumulators + 1 }$, 0, 1, 1, 0, 0;"
+                 : <% for n in m.blocks %><% if not loop.first %>, <% endif %>"=f"(c[${ n }$][0]), "=f"(c[${ n }$][1]), "=f"(c[${ n }$][2]), "=f"(c[${ n }$][3])<% endfor %>
+                 : "l"(a), "l"(b));
 }
 
-// c (64 × ${ m.columns }$) = a · b, or added to c; a is in registers.
+// c += a · bᵀ.
+__device__ __forceinline__ void add_rows(float (&c)[${ m.count }$][4], unsigned long long a, unsigned long long b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n${ m.columns }$k16.f32.${ mma_type }$.${ mma_type }$ {${ m.registers }$}, "
+                 "%${ m.accumulators }$, %${ m.accumulators + 1 }$, 1, 1, 1, 0, 0;"
+                 : <% for n in m.blocks %><% if not loop.first %>, <% endif %>"+f"(c[${ n }$][0]), "+f"(c[${ n }$][1]), "+f"(c[${ n }$][2]), "+f"(c[${ n }$][3])<% endfor %>
+                 : "l"(a), "l"(b));
+}
+
+// The same with a in registers.
+__device__ __forceinline__ void set_rows(float (&c)[${ m.count }$][4], const Left& a, unsigned long long b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n${ m.columns }$k16.f32.${ mma_type }$.${ mma_type }$ {${ m.registers }$}, "
+                 "{%${ m.accumulators }$, %${ m.accumulators + 1 }$, %${ m.accumulators + 2 }$, %${ m.accumulators + 3 }$}, %${ m.accumulators + 4 }$, 0, 1, 1, 0;"
+                 : <% for n in m.blocks %><% if not loop.first %>, <% endif %>"=f"(c[${ n }$][0]), "=f"(c[${ n }$][1]), "=f"(c[${ n }$][2]), "=f"(c[${ n }$][3])<% endfor %>
+                 : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "l"(b));
+}
+
+// c += a · bᵀ with a in registers.
+__device__ __forceinline__ void add_rows(float (&c)[${ m.count }$][4], const Left& a, unsigned long long b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n${ m.columns }$k16.f32.${ mma_type }$.${ mma_type }$ {${ m.registers }$}, "
+                 "{%${ m.accumulators }$, %${ m.accumulators + 1 }$, %${ m.accumulators + 2 }$, %${ m.accumulators + 3 }$}, %${ m.accumulators + 4 }$, 1, 1, 1, 0;"
+                 : <% for n in m.blocks %><% if not loop.first %>, <% endif %>"+f"(c[${ n }$][0]), "+f"(c[${ n }$][1]), "+f"(c[${ n }$][2]), "+f"(c[${ n }$][3])<% endfor %>
+                 : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "l"(b));
+}
+
+// c = a · b, or added to c; a is in registers.
 __device__ __forceinline__ void multiply_weights(float (&c)[${ m.count }$][4], const Left& a, unsigned long long b, bool add) {
     asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %${ m.accumulators + 5 }$, 0;\n"
                  "wgmma.mma_async.sync.aligned.m64n${ m.columns }$k16.f32.${ mma_type }$.${ mma_type }$ {${ m.registers }$}, "
@@ -70,25 +111,33 @@ __device__ __forceinline__ void multiply_weights(float (&c)[${ m.count }$][4], c
                  : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "l"(b), "r"(static_cast<int>(add)));
 }
 
-<% endfor %>// scores = 64 rows of `left` (a tile of LEFT_ROWS rows) from `row` on · rows of `right`, over the head dimension.
-template <int LEFT_ROWS, int COLUMNS>
-__device__ __forceinline__ void product(float (&scores)[COLUMNS / 8][4], const elem* left, int row, const elem* right) {
-    const unsigned long long a = descriptor(left + row * PANEL, 1), b = descriptor(right, 1);
+<% endfor %>// scores = 64 rows of a tile of LEFT_ROWS rows · the first COLUMNS rows of a tile of ROWS rows, over the head dimension, both
+// by their descriptors.
+template <int LEFT_ROWS, int ROWS, int COLUMNS>
+__device__ __forceinline__ void product(float (&scores)[COLUMNS / 8][4], unsigned long long left, unsigned long long right) {
+    set_rows(scores, left, right);
 #pragma unroll
-    for (int k = 0; k < D; k += 16) multiply_rows(scores, a + along<LEFT_ROWS>(k), b + along<COLUMNS>(k), k > 0);
+    for (int k = 16; k < D; k += 16) add_rows(scores, left + along<LEFT_ROWS>(k), right + along<ROWS>(k));
+}
+
+// The same with left operands in registers.
+template <int ROWS, int COLUMNS>
+__device__ __forceinline__ void product(float (&scores)[COLUMNS / 8][4], const Left (&left)[D / 16], unsigned long long right) {
+    set_rows(scores, left[0], right);
+#pragma unroll
+    for (int k = 16; k < D; k += 16) add_rows(scores, left[k / 16], right + along<ROWS>(k));
 }
 
 // Weights rounded to the element type, as left operands.
-template <int COLUMNS>
-__device__ __forceinline__ void round_weights(Left (&left)[COLUMNS / 16], const float (&weights)[COLUMNS / 8][4]) {
+template <int COLUMNS, int MOST>
+__device__ __forceinline__ void round_weights(Left (&left)[MOST], const float (&weights)[COLUMNS / 8][4]) {
 #pragma unroll
     for (int k = 0; k < COLUMNS / 16; ++k) left[k] = round_to_left(weights[2 * k], weights[2 * k + 1]);
 }
 
-// sum = weights · `right`, or added to sum; the rows of `right` are the columns of the weights.
-template <int COLUMNS, int WIDTH>
-__device__ __forceinline__ void add_weighted(float (&sum)[WIDTH / 8][4], const Left (&weights)[COLUMNS / 16], const elem* right, bool add) {
-    const unsigned long long b = descriptor(right, COLUMNS * PANEL / 8);
+// sum = weights · the first COLUMNS rows of a tile, by the descriptor of its columns, or added to sum.
+template <int COLUMNS, int WIDTH, int MOST>
+__device__ __forceinline__ void add_weighted(float (&sum)[WIDTH / 8][4], const Left (&weights)[MOST], unsigned long long right, bool add) {
 #pragma unroll
-    for (int k = 0; k < COLUMNS / 16; ++k) multiply_weights(sum, weights[k], b + across(16 * k), add || k > 0);
+    for (int k = 0; k < COLUMNS / 16; ++k) multiply_weights(sum, weights[k], right + across(16 * k), add || k > 0);
 }

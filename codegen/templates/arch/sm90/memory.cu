@@ -7,6 +7,11 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool vali
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
 }
 
+// The same without a condition, between addresses.
+__device__ __forceinline__ void copy_16(unsigned to, unsigned long long from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
 // A barrier in shared memory: its phase ends with the last of a number of arrivals, and phases are told apart by their
 // parity. Until the first phase has ended, waiting for parity 1 returns at once.
 struct Barrier {
@@ -38,8 +43,9 @@ struct Barrier {
 // Makes barriers that one thread has started known to the copies of others.
 __device__ __forceinline__ void fence_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 
-// What was written to shared memory by copies and stores is read next by matrix products.
-__device__ __forceinline__ void fence_operands() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// What this thread has stored to shared memory is read next by matrix products. Not needed for copies that a barrier was
+// told of by `arrive_when_copied`: they are in place when its phase ends.
+__device__ __forceinline__ void fence_stores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // Waits for `threads` threads at the hardware's barrier `id`; arriving there does not wait.
 __device__ __forceinline__ void meet(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
