@@ -9,8 +9,8 @@ use super::topk::TopK;
 use super::warpgroups;
 use crate::plan::{PairFunction, RowDot};
 use crate::{
-    Buffer, Error, Factor, Family, Keep, KernelPlan, Module, PassSchedule, Problem, Product, Scalar,
-    Schedule, Target,
+    Buffer, Error, Factor, Family, Keep, KernelPlan, Module, PassSchedule, Problem, Product,
+    Scalar, Schedule, Target,
 };
 use sparsek_dsl::ir::{Op, Role, ValueId};
 use std::collections::BTreeSet;
@@ -171,7 +171,7 @@ fn row_dots(
         }
     }
     if !b.values.row_dots.is_empty() {
-        b.launch("row_dots", [&[Factor::Blocks(8)], &[Factor::Hq], &[]], 256, 0);
+        b.launch("row_dots", [&[Factor::Blocks(16)], &[Factor::Hq], &[]], 256, 0);
     }
     Ok(())
 }
@@ -260,7 +260,11 @@ fn key_sweep(b: &mut Builder<'_>, problem: &Problem<'_>, schedule: &Schedule, ne
     let of_k = if b.values.has_d_k { d } else { 0 };
     let of_v = if b.values.has_d_v { d } else { 0 };
     let partial = (of_k + of_v + sums).next_multiple_of(4);
-    b.values.shapes.push(matmul::shape("StreamTile", s.tile_kv, problem.group));
+    let streamed = match s.family {
+        Family::Sm80 => s.tile_kv,
+        Family::Sm90 => warpgroups::keys_stream(problem, s).0,
+    };
+    b.values.shapes.push(matmul::shape("StreamTile", streamed, problem.group));
     b.constant("int", "SLICE", width, "columns of d_k and d_v that a block accumulates");
     b.constant("int", "PARTIAL", partial, "numbers that a chunk leaves for a key");
     b.constant("int", "PARTIAL_V", of_k, "where those of d_v start");

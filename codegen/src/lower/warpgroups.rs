@@ -28,8 +28,8 @@ fn registers(s: &PassSchedule) -> (u32, u32) {
 /// The same for the backward's row sweep, and for its key sweep, which holds more accumulators.
 fn backward_registers(s: &PassSchedule) -> [(u32, u32); 2] {
     match computing(s) {
-        1 => [(72, 232), (72, 232)],
-        _ => [(72, 216), (40, 232)],
+        1 => [(120, 232), (120, 232)],
+        _ => [(72, 216), (56, 224)],
     }
 }
 
@@ -57,7 +57,8 @@ pub(crate) fn forward_need(
     needs_product: bool,
 ) -> Need {
     let d = problem.instance.d as u32;
-    let queries = query_buffers(problem, s) * (tile_bytes(problem, s.tile_q) + s.tile_q * 4 * fields.row as u32 + 48);
+    let queries = query_buffers(problem, s)
+        * (tile_bytes(problem, s.tile_q) + s.tile_q * 4 * fields.row as u32 + 48);
     let tiles = 2 * s.stages * tile_bytes(problem, s.tile_kv);
     let columns = (s.stages + 1) * s.tile_kv * 4 * fields.column as u32;
     let barriers = 8 * (4 + 4 * s.stages);
@@ -71,35 +72,50 @@ pub(crate) fn forward_need(
     Need { shared, registers, threads: LOADING + 128 * computing(s) }
 }
 
-/// The backward's row sweep: its tile of queries and gradients, streamed keys and values, the data of
-/// rows and columns, what is said of the tile, and barriers.
-pub(crate) fn rows_need(
-    problem: &Problem<'_>,
-    s: &PassSchedule,
-    fields: Fields,
-) -> Need {
-    let (row, column) = (fields.row as u32, fields.column as u32);
-    let data = s.tile_q * 4 * (row + 2) + s.stages * s.tile_kv * 4 * column;
-    let registers = problem.instance.d as u32 / 2 + s.tile_kv + s.tile_kv / 4 + 40;
-    backward_need(problem, s, data, registers)
+/// What is said of a tile that stays, with what aligns it.
+const TILE_DATA: u32 = 128;
+
+/// The backward's row sweep: two tiles of queries, of which one is being loaded, and streamed keys.
+pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> Need {
+    let buffer =
+        2 * tile_bytes(problem, s.tile_q) + s.tile_q * 4 * (fields.row as u32 + 1) + TILE_DATA;
+    let d = problem.instance.d as u32;
+    // Accumulators of d_q, scores and products, weights, and queries.
+    let registers = d / 2 + s.tile_kv + s.tile_kv / 4 + d / 4 + 36;
+    backward_need(problem, s, 2 * buffer.next_multiple_of(1024), fields.column, registers)
 }
 
-/// The backward's key sweep.
-pub(crate) fn keys_need(
-    problem: &Problem<'_>,
-    s: &PassSchedule,
-    fields: Fields,
-) -> Need {
-    let (row, column) = (fields.row as u32, fields.column as u32);
-    let data = s.tile_q * 4 * column + s.stages * s.tile_kv * 4 * row;
-    let registers = problem.instance.d as u32 + s.tile_kv + 40;
-    backward_need(problem, s, data, registers)
+/// The backward's key sweep: a tile of keys and streamed rows.
+pub(crate) fn keys_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> Need {
+    let tile = 2 * tile_bytes(problem, s.tile_q) + s.tile_q * 4 * fields.column as u32 + TILE_DATA;
+    let (rows, _) = keys_stream(problem, s);
+    // Accumulators of d_k and d_v, scores and products.
+    let registers = problem.instance.d as u32 + rows + KEYS_OTHER;
+    backward_need(problem, s, tile, fields.row + 1, registers)
 }
 
-fn backward_need(problem: &Problem<'_>, s: &PassSchedule, data: u32, registers: u32) -> Need {
-    let vectors = 2 * tile_bytes(problem, s.tile_q) + 2 * s.stages * tile_bytes(problem, s.tile_kv);
-    let barriers = 8 * (2 + 2 * s.stages);
-    let shared = (vectors + data + 256 + barriers).next_multiple_of(1024);
+/// Registers of the key sweep beside accumulators.
+const KEYS_OTHER: u32 = 48;
+
+/// Rows of a streamed tile of the key sweep and how many such tiles are in flight: those of the schedule,
+/// or twice as many of half their rows, for which there are registers beside two gradients.
+pub(crate) fn keys_stream(problem: &Problem<'_>, s: &PassSchedule) -> (u32, u32) {
+    let [_, (_, most)] = backward_registers(s);
+    let halve = problem.instance.d as u32 + s.tile_kv + KEYS_OTHER > most && s.tile_kv > 32;
+    if halve { (s.tile_kv / 2, 2 * s.stages) } else { (s.tile_kv, s.stages) }
+}
+
+/// Bytes of what stays, fields of a streamed row or column.
+fn backward_need(
+    problem: &Problem<'_>,
+    s: &PassSchedule,
+    stays: u32,
+    fields: usize,
+    registers: u32,
+) -> Need {
+    let streamed = s.stages * (2 * tile_bytes(problem, s.tile_kv) + s.tile_kv * 4 * fields as u32);
+    let barriers = 16 + 8 * (4 + 4 * s.stages) + 16 * s.stages;
+    let shared = (stays + streamed + barriers).next_multiple_of(1024);
     Need { shared, registers, threads: LOADING + 128 * computing(s) }
 }
 
@@ -121,12 +137,16 @@ pub(crate) fn check_shape(
         ));
     }
     if pass == "backward" && tile_q > 128 {
-        return refuse(format!("with sm90, tile q is 64 or 128, not {tile_q}: a lane that loads has one row"));
+        return refuse(format!(
+            "with sm90, tile q is 64 or 128, not {tile_q}: a lane that loads has one row"
+        ));
     }
     // A warp that loads copies a quarter of the keys, 16 bytes a lane.
     let pieces = tile_kv / 4 * (problem.instance.d as u32 / 8);
     if ![32, 64, 128].contains(&tile_kv) || pieces % 32 != 0 {
-        return refuse(format!("with sm90, tile kv is 64 or 128, or 32 from D 32 on, not {tile_kv}"));
+        return refuse(format!(
+            "with sm90, tile kv is 64 or 128, or 32 from D 32 on, not {tile_kv}"
+        ));
     }
     Ok(())
 }
@@ -201,7 +221,10 @@ impl Builder<'_> {
         self.constant("int", "ROWS_COMPUTING_REGISTERS", rows.1, "of a thread that computes");
         self.constant("int", "KEYS_LOADING_REGISTERS", keys.0, "");
         self.constant("int", "KEYS_COMPUTING_REGISTERS", keys.1, "");
-        self.multiplies(&[s.tile_kv, self.problem.instance.d as u32]);
+        let (rows, stages) = keys_stream(self.problem, s);
+        self.constant("int", "STREAM", rows, "rows of a streamed tile of the key sweep");
+        self.constant("int", "STREAMED", stages, "of them in flight");
+        self.multiplies(&[s.tile_kv, rows, self.problem.instance.d as u32]);
     }
 
     fn multiplies(&mut self, widths: &[u32]) {

@@ -6,10 +6,13 @@ constexpr int COMPUTING = 128 * GROUPS, LOADING = 128, THREADS = COMPUTING + LOA
 // Hardware barriers: of the warps that load, of all that compute, and of each warpgroup that computes.
 enum { LOADING_BARRIER = 1, COMPUTING_BARRIER = 2, GROUP_BARRIER = 3 };
 
-// Position in a ring of STAGES buffers.
-__device__ __forceinline__ int stage_of(int step) { return step % STAGES; }
-__device__ __forceinline__ unsigned full_parity(int step) { return step / STAGES & 1; }
-__device__ __forceinline__ unsigned empty_parity(int step) { return step / STAGES & 1 ^ 1; }
+// Position in a ring of N buffers.
+template <int N>
+__device__ __forceinline__ int stage_of(int step) { return step % N; }
+template <int N>
+__device__ __forceinline__ unsigned full_parity(int step) { return step / N & 1; }
+template <int N>
+__device__ __forceinline__ unsigned empty_parity(int step) { return step / N & 1 ^ 1; }
 
 // Which tile a block takes next: whoever is done first takes the next one. All threads that load get the number.
 __device__ __forceinline__ int take_next(int* taken, int& shared_next) {
@@ -34,7 +37,8 @@ __device__ __forceinline__ bool own_row(int& row) {
 constexpr unsigned NO_VECTOR = ~0u;
 
 // Starts copying the vectors of the warp's rows of a tile, `own` being that of the lane's own row; rows without one become zero.
-template <int ROWS>
+// UNROLLED copies at a time: more keep more addresses in registers.
+template <int ROWS, int UNROLLED>
 __device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsigned own) {
     constexpr int PIECES = D / 8;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -43,17 +47,18 @@ __device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsig
         constexpr int STEP = 32 / PIECES;
         const int first = place<ROWS>(warp * SHARE<ROWS> + lane / PIECES, lane % PIECES * 8);
         const elem* from = tensor + lane % PIECES * 8;
-#pragma unroll
+#pragma unroll UNROLLED
         for (int row = 0; row < SHARE<ROWS>; row += STEP) {
             const unsigned vector = __shfl_sync(~0u, own, row + lane / PIECES);
             const int turn = row / (64 / PANEL) % (PANEL / 8) * 8;
             copy_async(to + (first ^ turn) + row * PANEL, from + 8ull * vector, vector != NO_VECTOR);
         }
     } else {
-#pragma unroll 4
-        for (int at = lane; at < SHARE<ROWS> * PIECES; at += 32) {
-            const int row = at / PIECES, piece = at % PIECES;
-            const unsigned vector = __shfl_sync(~0u, own, row);
+#pragma unroll 2
+        for (int base = 0; base < SHARE<ROWS> * PIECES; base += 32) {
+            const int at = base + lane, row = at / PIECES, piece = at % PIECES;
+            const unsigned vector = __shfl_sync(~0u, own, min(row, SHARE<ROWS> - 1));
+            if (row >= SHARE<ROWS>) continue;
             copy_async(to + place<ROWS>(warp * SHARE<ROWS> + row, 8 * piece), tensor + 8ull * vector + 8 * piece, vector != NO_VECTOR);
         }
     }

@@ -8,9 +8,10 @@
 
 // The data of a streamed tile's rows, value by value: those of neighbouring rows are read together.
 struct StreamedRows {
-    int i[TILE_KV], head[TILE_KV];
-<% for f in row_fields %>    ${ f.ty }$ ${ f.name }$[TILE_KV];
-<% endfor %>
+    int i[STREAM], head[STREAM];
+<% for f in row_fields %>    ${ f.ty }$ ${ f.name }$[STREAM];
+<% endfor %>    int from[2];  // first position of the tile
+
     __device__ __forceinline__ void write(int at, const Row& r) {
         i[at] = r.i;
         head[at] = r.head;
@@ -33,17 +34,18 @@ struct StreamedRows {
 struct KeysShared {
     alignas(1024) elem k[TILE_Q * D];
     alignas(1024) elem v[TILE_Q * D];
-    alignas(1024) elem q[STAGES][TILE_KV * D];
-    alignas(1024) elem d_o[STAGES][TILE_KV * D];
-    StreamedRows rows[STAGES];
+    alignas(1024) elem q[STREAMED][STREAM * D];
+    alignas(1024) elem d_o[STREAMED][STREAM * D];
+    StreamedRows rows[STREAMED];
     Column columns[TILE_Q];
     // The tile that stays and the one before, whose gradients are still being stored; the queries that see some key of each
     // loading warp's share; how many tiles stream.
     KeyTile keys[2];
     int2 seen[4];
+    int2 seen_whole[TILE_Q / 16];  // the queries that see all of 16 keys
     int tiles;
     int next;
-    Barrier keys_full, keys_empty, full[STAGES], empty[STAGES];
+    Barrier keys_full, keys_empty, full[STREAMED], empty[STREAMED];
 };
 static_assert(sizeof(KeysShared) <= KEYS_SHARED, "the launch gives less");
 
@@ -95,11 +97,15 @@ __device__ __forceinline__ void load_key_tiles(const Arguments& a, KeysShared& s
         }
         if (own_row<TILE_Q>(own)) shared.columns[own] = c;
         const Vectors k(a.k, a.k_batch, a.k_position, a.k_head, keys.s, 0), v(a.v, a.v_batch, a.v_position, a.v_head, keys.s, 0);
-        copy_vectors<TILE_Q>(shared.k, k.start, j < 0 ? NO_VECTOR : k.of(j, keys.g));
-        copy_vectors<TILE_Q>(shared.v, v.start, j < 0 ? NO_VECTOR : v.of(j, keys.g));
+        copy_vectors<TILE_Q, 1>(shared.k, k.start, j < 0 ? NO_VECTOR : k.of(j, keys.g));
+        copy_vectors<TILE_Q, 1>(shared.v, v.start, j < 0 ? NO_VECTOR : v.of(j, keys.g));
         const int first = __reduce_min_sync(~0u, j < 0 ? 0x7fffffff : max(c.from, keys.from));
         const int last = __reduce_max_sync(~0u, j < 0 ? 0 : min(c.to, keys.to));
         if (threadIdx.x % 32 == 0) shared.seen[warp] = {first, last};
+        const unsigned half = 0xffffu << threadIdx.x % 32 / 16 * 16;
+        const int latest_from = __reduce_max_sync(half, j < 0 ? 0x7fffffff : c.from);
+        const int earliest_to = __reduce_min_sync(half, j < 0 ? 0 : c.to);
+        if (own_row<TILE_Q>(own) && own % 16 == 0) shared.seen_whole[own / 16] = {latest_from, earliest_to};
         meet(LOADING_BARRIER, LOADING);
         const int2 seen = seen_by(shared, 0, 4);
         const int tiles = streamed_tiles(seen.x, seen.y);
@@ -116,15 +122,16 @@ __device__ __forceinline__ void load_key_tiles(const Arguments& a, KeysShared& s
 #pragma unroll 1
         for (int t = 0; t < tiles; ++t, ++step) {
             const Tile tile = streamed_tile(keys, t);
-            const int stage = stage_of(step);
+            const int stage = stage_of<STREAMED>(step);
             Row r = {};
             r.i = -1;
-            const bool has_row = own_row<TILE_KV>(own);
+            const bool has_row = own_row<STREAM>(own);
             if (has_row) r = load_row<StreamTile>(a, x, tile, own);
-            shared.empty[stage].wait(empty_parity(step));
-            copy_vectors<TILE_KV>(shared.q[stage], q.start, r.i < 0 ? NO_VECTOR : q.of(r.i, r.head));
-            copy_vectors<TILE_KV>(shared.d_o[stage], d_o.start, r.i < 0 ? NO_VECTOR : d_o.of(r.i, r.head));
+            shared.empty[stage].wait(empty_parity<STREAMED>(step));
+            copy_vectors<STREAM, 8>(shared.q[stage], q.start, r.i < 0 ? NO_VECTOR : q.of(r.i, r.head));
+            copy_vectors<STREAM, 8>(shared.d_o[stage], d_o.start, r.i < 0 ? NO_VECTOR : d_o.of(r.i, r.head));
             if (has_row) shared.rows[stage].write(own, r);
+            if (threadIdx.x == 0) shared.rows[stage].from[0] = tile.from;
             shared.full[stage].arrive();
             shared.full[stage].arrive_when_copied();
         }
@@ -133,11 +140,12 @@ __device__ __forceinline__ void load_key_tiles(const Arguments& a, KeysShared& s
 
 // Products of vectors become weights of the queries; sums grow.
 template <bool SELECTED, bool FULL>
-__device__ __forceinline__ void weigh_rows(const Uniform& x, const Column (&columns)[2], const StreamedRows& rows,
-                                           float (&scores)[TILE_KV / 8][4], float (&products)[TILE_KV / 8][4], KeyGradients<1>& sums,
+__device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys, const StreamedRows& rows,
+                                           float (&scores)[STREAM / 8][4], float (&products)[STREAM / 8][4], KeyGradients<1>& sums,
                                            int lane) {
+    const Column columns[2] = {keys[0], keys[8]};
 #pragma unroll
-    for (int n = 0; n < TILE_KV / 8; ++n) {
+    for (int n = 0; n < STREAM / 8; ++n) {
         Row r[2];
         rows.read(8 * n + lane % 4 * 2, r);
 #pragma unroll
@@ -157,59 +165,60 @@ __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column (&colu
     }
 }
 
-// Sweeps the streamed tiles [begin, end) past the 64 keys of a warpgroup.
+// The first row of a tile that a computing thread has; it has the one 8 further too.
+__device__ __forceinline__ int key_row(int thread) { return (thread - LOADING) / 32 * 16 + thread % 32 / 4; }
+
+// Sweeps streamed tiles, up to the step `end`, past the 64 keys of a warpgroup.
 template <bool SELECTED>
-__device__ __forceinline__ void sweep_queries(const Uniform& x, const KeyTile& keys, KeysShared& shared, const Column (&columns)[2],
-                                              KeyGradients<1>& sums, int& step, int begin, int end, int group, int lane) {
-    // Queries that see all keys of the warp.
-    const bool exists = columns[0].j >= 0 && columns[1].j >= 0;
-    const int latest_from = __reduce_max_sync(~0u, exists ? max(columns[0].from, columns[1].from) : 0x7fffffff);
-    const int earliest_to = __reduce_min_sync(~0u, exists ? min(columns[0].to, columns[1].to) : 0);
+__device__ __forceinline__ void sweep_queries(const Uniform& x, KeysShared& shared, KeyGradients<1>& sums, int& step, int end) {
 #pragma unroll 1
-    for (int t = begin; t < end; ++t, ++step) {
-        const int stage = stage_of(step), from = streamed_tile(keys, t).from;
-        float scores[TILE_KV / 8][4], products[TILE_KV / 8][4];
-        shared.full[stage].wait(full_parity(step));
+    for (; step < end; ++step) {
+        const int stage = stage_of<STREAMED>(step);
+        float scores[STREAM / 8][4], products[STREAM / 8][4];
+        shared.full[stage].wait(full_parity<STREAMED>(step));
+        const int first = (static_cast<int>(threadIdx.x) - LOADING) / 128 * 64 * PANEL;
         start_products();
-        product<TILE_Q, TILE_KV, TILE_KV>(scores, descriptor(shared.k + 64 * group * PANEL, 1), descriptor(shared.q[stage], 1));
-        product<TILE_Q, TILE_KV, TILE_KV>(products, descriptor(shared.v + 64 * group * PANEL, 1), descriptor(shared.d_o[stage], 1));
+        product<TILE_Q, STREAM, STREAM>(scores, descriptor(shared.k + first, 1), descriptor(shared.q[stage], 1));
+        product<TILE_Q, STREAM, STREAM>(products, descriptor(shared.v + first, 1), descriptor(shared.d_o[stage], 1));
         commit_products();
         wait_products<0>();
         settle(scores);
         settle(products);
-        if (lane == 0 && t + 1 == end) shared.keys_empty.arrive();
         const StreamedRows& rows = shared.rows[stage];
-        if (latest_from <= from && from + StreamTile::POSITIONS <= earliest_to)
-            weigh_rows<SELECTED, true>(x, columns, rows, scores, products, sums, lane);
+        const int lane = static_cast<int>(threadIdx.x) % 32, row = key_row(static_cast<int>(threadIdx.x));
+        const int2 whole = shared.seen_whole[row / 16];
+        if (whole.x <= rows.from[0] && rows.from[0] + StreamTile::POSITIONS <= whole.y)
+            weigh_rows<SELECTED, true>(x, shared.columns + row, rows, scores, products, sums, lane);
         else
-            weigh_rows<SELECTED, false>(x, columns, rows, scores, products, sums, lane);
-        Left of_k[TILE_KV / 16], of_v[TILE_KV / 16];
-        round_weights<TILE_KV>(of_k, scores);
-        round_weights<TILE_KV>(of_v, products);
+            weigh_rows<SELECTED, false>(x, shared.columns + row, rows, scores, products, sums, lane);
+        __syncwarp();
+        if (lane == 0 && step + 1 == end) shared.keys_empty.arrive();
+        Left of_k[STREAM / 16], of_v[STREAM / 16];
+        round_weights<STREAM>(of_k, scores);
+        round_weights<STREAM>(of_v, products);
         start_products();
-<% if has_d_v %>        add_weighted<TILE_KV, D>(sums.d_v[0], of_v, descriptor(shared.d_o[stage], TILE_KV * PANEL / 8), true);
-<% endif %><% if has_d_k %>        add_weighted<TILE_KV, D>(sums.d_k[0], of_k, descriptor(shared.q[stage], TILE_KV * PANEL / 8), true);
+<% if has_d_v %>        add_weighted<STREAM, D>(sums.d_v[0], of_v, descriptor(shared.d_o[stage], STREAM * PANEL / 8), true);
+<% endif %><% if has_d_k %>        add_weighted<STREAM, D>(sums.d_k[0], of_k, descriptor(shared.q[stage], STREAM * PANEL / 8), true);
 <% endif %>        commit_products();
         wait_products<0>();
-        if (lane == 0) shared.empty[stage].arrive();
+        if (static_cast<int>(threadIdx.x) % 32 == 0) shared.empty[stage].arrive();
     }
     settle(sums.d_k[0]);
     settle(sums.d_v[0]);
 }
 
 // Lets streamed tiles pass in which nobody sees a key of the warpgroup.
-__device__ __forceinline__ void let_pass(KeysShared& shared, int& step, int tiles, int lane) {
+__device__ __forceinline__ void let_pass(KeysShared& shared, int& step, int tiles) {
+#pragma unroll 1
     for (; tiles > 0; --tiles, ++step) {
-        shared.full[stage_of(step)].wait(full_parity(step));
+        shared.full[stage_of<STREAMED>(step)].wait(full_parity<STREAMED>(step));
         __syncwarp();
-        if (lane == 0) shared.empty[stage_of(step)].arrive();
+        if (static_cast<int>(threadIdx.x) % 32 == 0) shared.empty[stage_of<STREAMED>(step)].arrive();
     }
 }
 
 template <bool SELECTED>
 __device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& shared) {
-    const int thread = threadIdx.x - LOADING, group = thread / 128, lane = thread % 32;
-    const int row = 64 * group + thread % 128 / 32 * 16 + lane / 4;
     int step = 0;
     for (int taken = 0;; ++taken) {
         shared.keys_full.wait(taken & 1);
@@ -217,17 +226,19 @@ __device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& sha
         if (tiles < 0) return;
         const KeyTile& keys = shared.keys[taken % 2];
         const Uniform x = load_uniform(a, keys.s, keys.g);
-        const Column columns[2] = {shared.columns[row], shared.columns[row + 8]};
         // Of the streamed tiles, those that the warpgroup lets pass before its own.
+        const int group = (static_cast<int>(threadIdx.x) - LOADING) / 128;
         const int2 seen = seen_by(shared, 4 / GROUPS * group, 4 / GROUPS * (group + 1));
         const int own = streamed_tiles(seen.x, seen.y);
         const int before = own > 0 ? streamed_tiles(keys.from, seen.x / StreamTile::POSITIONS * StreamTile::POSITIONS) : tiles;
+        const int after = tiles - before - own;
         KeyGradients<1> sums = {};
         __syncwarp();
-        if (own == 0 && lane == 0) shared.keys_empty.arrive();
-        let_pass(shared, step, before, lane);
-        if (own > 0) sweep_queries<SELECTED>(x, keys, shared, columns, sums, step, before, before + own, group, lane);
-        let_pass(shared, step, tiles - before - own, lane);
+        if (own == 0 && static_cast<int>(threadIdx.x) % 32 == 0) shared.keys_empty.arrive();
+        let_pass(shared, step, before);
+        sweep_queries<SELECTED>(x, shared, sums, step, step + own);
+        let_pass(shared, step, after);
+        const int row = key_row(static_cast<int>(threadIdx.x)), lane = static_cast<int>(threadIdx.x) % 32;
         if constexpr (SELECTED) store_partials(a, keys, sums, row, lane);
         else store_gradients(a, keys, sums, row, lane);
     }
@@ -238,7 +249,7 @@ __device__ __forceinline__ void sweep_keys(const Arguments& a, KeysShared& share
     if (threadIdx.x == 0) {
         shared.keys_full.start(2 * LOADING);
         shared.keys_empty.start(COMPUTING / 32);
-        for (int s = 0; s < STAGES; ++s) {
+        for (int s = 0; s < STREAMED; ++s) {
             shared.full[s].start(2 * LOADING);
             shared.empty[s].start(COMPUTING / 32);
         }

@@ -32,19 +32,27 @@ struct StreamedColumns {
     }
 };
 
-struct RowsShared {
+// A tile of queries that stays: its vectors, what is known of its rows, how many tiles of columns stream past, and how many
+// columns every row sees: selected keys, then all.
+struct RowsBuffer {
     alignas(1024) elem q[TILE_Q * D];
     alignas(1024) elem d_o[TILE_Q * D];
+    Row rows[TILE_Q];
+    float threshold[TILE_Q];
+    Tile tile;
+    int tiles, lasting, seen;
+};
+
+// The next tile of queries is there when one is done.
+constexpr int ROW_BUFFERS = 2;
+
+struct RowsShared {
+    RowsBuffer buffers[ROW_BUFFERS];
     alignas(1024) elem k[STAGES][TILE_KV * D];
     alignas(1024) elem v[STAGES][TILE_KV * D];
     StreamedColumns columns[STAGES];
-    Row rows[TILE_Q];
-    float threshold[2][TILE_Q];
-    // The tile that stays; how many tiles of columns stream, and how many columns every row sees: selected keys, then all.
-    Tile tile;
-    int tiles, lasting, seen;
     int next;
-    Barrier rows_full, rows_empty, full[STAGES], empty[STAGES];
+    Barrier rows_full[ROW_BUFFERS], rows_empty[ROW_BUFFERS], full[STAGES], empty[STAGES];
 };
 static_assert(sizeof(RowsShared) <= ROWS_SHARED, "the launch gives less");
 
@@ -59,12 +67,13 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
         long long id;
         do id = take_next(a.taken, shared.next);
         while (id < blocks * a.hkv && !find_tile<RowTile>(a, id % blocks, id / blocks, tile));
-        const bool done = id >= blocks * a.hkv;
-        shared.rows_empty.wait(taken & 1 ^ 1);
-        if (done) {
-            shared.tiles = -1;
-            shared.rows_full.arrive();
-            shared.rows_full.arrive_when_copied();
+        const int b = taken % ROW_BUFFERS;
+        RowsBuffer& buffer = shared.buffers[b];
+        if (id >= blocks * a.hkv) {
+            shared.rows_empty[b].wait(taken / ROW_BUFFERS & 1 ^ 1);
+            buffer.tiles = -1;
+            shared.rows_full[b].arrive();
+            shared.rows_full[b].arrive_when_copied();
             return;
         }
         const TileColumns all = tile_columns(a, tile);
@@ -73,19 +82,22 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
         int own;
         Row r = {};
         r.i = -1;
-        if (own_row<TILE_Q>(own)) shared.rows[own] = r = load_row<RowTile>(a, x, tile, own);
+        const bool has_row = own_row<TILE_Q>(own);
+        if (has_row) r = load_row<RowTile>(a, x, tile, own);
+        shared.rows_empty[b].wait(taken / ROW_BUFFERS & 1 ^ 1);
         const Vectors q(a.q, a.q_batch, a.q_position, a.q_head, tile.s, tile.from);
         const Vectors d_o(a.d_o, a.d_o_batch, a.d_o_position, a.d_o_head, tile.s, tile.from);
-        copy_vectors<TILE_Q>(shared.q, q.start, r.i < 0 ? NO_VECTOR : q.of(r.i - tile.from, r.head));
-        copy_vectors<TILE_Q>(shared.d_o, d_o.start, r.i < 0 ? NO_VECTOR : d_o.of(r.i - tile.from, r.head));
+        copy_vectors<TILE_Q, 1>(buffer.q, q.start, r.i < 0 ? NO_VECTOR : q.of(r.i - tile.from, r.head));
+        copy_vectors<TILE_Q, 1>(buffer.d_o, d_o.start, r.i < 0 ? NO_VECTOR : d_o.of(r.i - tile.from, r.head));
+        if (has_row) buffer.rows[own] = r;
         if (threadIdx.x == 0) {
-            shared.tile = tile;
-            shared.tiles = tiles;
-            shared.lasting = all.lasting;
-            shared.seen = all.shared;
+            buffer.tile = tile;
+            buffer.tiles = tiles;
+            buffer.lasting = all.lasting;
+            buffer.seen = all.shared;
         }
-        shared.rows_full.arrive();
-        shared.rows_full.arrive_when_copied();
+        shared.rows_full[b].arrive();
+        shared.rows_full[b].arrive_when_copied();
 
         const Vectors k(a.k, a.k_batch, a.k_position, a.k_head, tile.s, 0), v(a.v, a.v_batch, a.v_position, a.v_head, tile.s, 0);
         const bool has_column = own_row<TILE_KV>(own);
@@ -94,12 +106,12 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
 #pragma unroll 1
         for (int t = 0; t < tiles; ++t, ++step) {
             const Column c = load_column(a, x, tile, j, window);
-            const int stage = stage_of(step);
+            const int stage = stage_of<STAGES>(step);
             const unsigned own_k = j < 0 ? NO_VECTOR : k.of(j, tile.g), own_v = j < 0 ? NO_VECTOR : v.of(j, tile.g);
             j = t + 1 < tiles && has_column ? column_key(all, (t + 1) * TILE_KV + own, window) : -1;
-            shared.empty[stage].wait(empty_parity(step));
-            copy_vectors<TILE_KV>(shared.k[stage], k.start, own_k);
-            copy_vectors<TILE_KV>(shared.v[stage], v.start, own_v);
+            shared.empty[stage].wait(empty_parity<STAGES>(step));
+            copy_vectors<TILE_KV, 16>(shared.k[stage], k.start, own_k);
+            copy_vectors<TILE_KV, 16>(shared.v[stage], v.start, own_v);
             if (has_column) shared.columns[stage].write(own, c);
             shared.full[stage].arrive();
             shared.full[stage].arrive_when_copied();
@@ -115,10 +127,11 @@ struct RowSums {
 
 // Products of vectors become weights of the keys; sums grow.
 template <Kind KIND>
-__device__ __forceinline__ void weigh_keys(const Uniform& x, const Row (&rows)[2], const StreamedColumns& columns,
+__device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries, const StreamedColumns& columns,
                                            float (&scores)[TILE_KV / 8][4], const float (&products)[TILE_KV / 8][4], RowSums& sums,
                                            int lane) {
     constexpr bool ALL = KIND != MASKED;
+    const Row rows[2] = {queries[0], queries[8]};
 #pragma unroll
     for (int n = 0; n < TILE_KV / 8; ++n) {
         Column c[2];
@@ -139,21 +152,21 @@ __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row (&rows)[2
 }
 
 // Starts the products of a streamed tile: q · k and d_o · v.
-__device__ __forceinline__ void multiply_keys(RowsShared& shared, int step, int group, float (&scores)[TILE_KV / 8][4],
+__device__ __forceinline__ void multiply_keys(RowsShared& shared, const RowsBuffer& buffer, int step, int group, float (&scores)[TILE_KV / 8][4],
                                               float (&products)[TILE_KV / 8][4]) {
-    const int stage = stage_of(step);
-    shared.full[stage].wait(full_parity(step));
+    const int stage = stage_of<STAGES>(step);
+    shared.full[stage].wait(full_parity<STAGES>(step));
     start_products();
-    product<TILE_Q, TILE_KV, TILE_KV>(scores, descriptor(shared.q + 64 * group * PANEL, 1), descriptor(shared.k[stage], 1));
-    product<TILE_Q, TILE_KV, TILE_KV>(products, descriptor(shared.d_o + 64 * group * PANEL, 1), descriptor(shared.v[stage], 1));
+    product<TILE_Q, TILE_KV, TILE_KV>(scores, descriptor(buffer.q + 64 * group * PANEL, 1), descriptor(shared.k[stage], 1));
+    product<TILE_Q, TILE_KV, TILE_KV>(products, descriptor(buffer.d_o + 64 * group * PANEL, 1), descriptor(shared.v[stage], 1));
     commit_products();
 }
 
-__device__ __forceinline__ void store_rows(const Arguments& a, const Uniform& x, const Tile& tile, const Row (&rows)[2],
+__device__ __forceinline__ void store_rows(const Arguments& a, const Uniform& x, const Tile& tile, const Row* rows,
                                            const RowSums& sums, const float (&d_q)[D / 8][4], float* threshold, int row, int lane) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-        const Row& r = rows[h];
+        const Row& r = rows[8 * h];
         const long long token = tile.s.start + r.i;
         float sum[ROW_SUMS + 1];
 #pragma unroll
@@ -188,25 +201,23 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
     const int row = 64 * group + thread % 128 / 32 * 16 + lane / 4;
     int step = 0;
     for (int taken = 0;; ++taken) {
-        shared.rows_full.wait(taken & 1);
-        const int tiles = shared.tiles, lasting = shared.lasting, seen = shared.seen;
+        const int b = taken % ROW_BUFFERS;
+        RowsBuffer& buffer = shared.buffers[b];
+        shared.rows_full[b].wait(taken / ROW_BUFFERS & 1);
+        const int tiles = buffer.tiles, lasting = buffer.lasting, seen = buffer.seen;
         if (tiles < 0) return;
-        const Tile tile = shared.tile;
-        const Uniform x = load_uniform(a, tile.s, tile.g);
-        const Row rows[2] = {shared.rows[row], shared.rows[row + 8]};
+        const Uniform x = load_uniform(a, buffer.tile.s, buffer.tile.g);
+        const Row* rows = buffer.rows + row;
         RowSums sums = {};
         float d_q[D / 8][4] = {};
         float scores[TILE_KV / 8][4], products[TILE_KV / 8][4];
-        if (tiles > 0) multiply_keys(shared, step, group, scores, products);
-        __syncwarp();
-        if (tiles == 0 && lane == 0) shared.rows_empty.arrive();
+        if (tiles > 0) multiply_keys(shared, buffer, step, group, scores, products);
 #pragma unroll 1
         for (int t = 0; t < tiles; ++t, ++step) {
-            const int stage = stage_of(step);
+            const int stage = stage_of<STAGES>(step);
             wait_products<0>();
             settle(scores);
             settle(products);
-            if (lane == 0 && t + 1 == tiles) shared.rows_empty.arrive();
             const StreamedColumns& columns = shared.columns[stage];
             // Columns that all rows see come first: the selected ones, then the window's.
             if ((t + 1) * TILE_KV > seen) weigh_keys<MASKED>(x, rows, columns, scores, products, sums, lane);
@@ -218,7 +229,7 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
 <% if has_d_q %>            add_weighted<TILE_KV, D>(d_q, weights, descriptor(shared.k[stage], TILE_KV * PANEL / 8), true);
 <% endif %>            commit_products();
             if (t + 1 < tiles) {
-                multiply_keys(shared, step + 1, group, scores, products);
+                multiply_keys(shared, buffer, step + 1, group, scores, products);
                 wait_products<1>();
             } else {
                 wait_products<0>();
@@ -226,18 +237,21 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             if (lane == 0) shared.empty[stage].arrive();
         }
         settle(d_q);
-        float* threshold = shared.threshold[taken % 2];
-        store_rows(a, x, tile, rows, sums, d_q, threshold, row, lane);
-<% if has_threshold %>        store_threshold(a, tile, threshold, group);
-<% endif %>    }
+        store_rows(a, x, buffer.tile, rows, sums, d_q, buffer.threshold, row, lane);
+<% if has_threshold %>        store_threshold(a, buffer.tile, buffer.threshold, group);
+<% endif %>        __syncwarp();
+        if (lane == 0) shared.rows_empty[b].arrive();
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_rows(const __grid_constant__ Arguments a) {
     extern __shared__ __align__(1024) unsigned char memory[];
     RowsShared& shared = *reinterpret_cast<RowsShared*>(memory);
     if (threadIdx.x == 0) {
-        shared.rows_full.start(2 * LOADING);
-        shared.rows_empty.start(COMPUTING / 32);
+        for (int b = 0; b < ROW_BUFFERS; ++b) {
+            shared.rows_full[b].start(2 * LOADING);
+            shared.rows_empty[b].start(COMPUTING / 32);
+        }
         for (int s = 0; s < STAGES; ++s) {
             shared.full[s].start(2 * LOADING);
             shared.empty[s].start(COMPUTING / 32);
