@@ -128,8 +128,8 @@ __device__ __forceinline__ void load_key_tiles(const Arguments& a, KeysShared& s
             const bool has_row = own_row<STREAM>(own);
             if (has_row) r = load_row<StreamTile>(a, x, tile, own);
             shared.empty[stage].wait(empty_parity<STREAMED>(step));
-            copy_vectors<STREAM, 8>(shared.q[stage], q.start, r.i < 0 ? NO_VECTOR : q.of(r.i, r.head));
-            copy_vectors<STREAM, 8>(shared.d_o[stage], d_o.start, r.i < 0 ? NO_VECTOR : d_o.of(r.i, r.head));
+            copy_vectors<STREAM, 2>(shared.q[stage], q.start, r.i < 0 ? NO_VECTOR : q.of(r.i, r.head));
+            copy_vectors<STREAM, 2>(shared.d_o[stage], d_o.start, r.i < 0 ? NO_VECTOR : d_o.of(r.i, r.head));
             if (has_row) shared.rows[stage].write(own, r);
             if (threadIdx.x == 0) shared.rows[stage].from[0] = tile.from;
             shared.full[stage].arrive();

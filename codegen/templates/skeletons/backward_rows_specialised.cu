@@ -110,8 +110,8 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
             const unsigned own_k = j < 0 ? NO_VECTOR : k.of(j, tile.g), own_v = j < 0 ? NO_VECTOR : v.of(j, tile.g);
             j = t + 1 < tiles && has_column ? column_key(all, (t + 1) * TILE_KV + own, window) : -1;
             shared.empty[stage].wait(empty_parity<STAGES>(step));
-            copy_vectors<TILE_KV, 16>(shared.k[stage], k.start, own_k);
-            copy_vectors<TILE_KV, 16>(shared.v[stage], v.start, own_v);
+            copy_vectors<TILE_KV, 4>(shared.k[stage], k.start, own_k);
+            copy_vectors<TILE_KV, 4>(shared.v[stage], v.start, own_v);
             if (has_column) shared.columns[stage].write(own, c);
             shared.full[stage].arrive();
             shared.full[stage].arrive_when_copied();
