@@ -33,12 +33,17 @@ const COMMON: &[(&str, &str)] = templates![
     "skeletons/backward.cu",
     "skeletons/backward_rows.cu",
     "skeletons/backward_keys.cu",
+    "skeletons/backward_specialised.cu",
+    "skeletons/backward_rows_specialised.cu",
+    "skeletons/backward_keys_specialised.cu",
     "skeletons/finish.cu",
     "pieces/columns.cu",
     "pieces/elementwise.cu",
     "pieces/elementwise_f32.cu",
     "pieces/elementwise_f64.cu",
     "pieces/header.cu",
+    "pieces/key_gradients.cu",
+    "pieces/key_tiles.cu",
     "pieces/lanes.cu",
     "pieces/matmul.cu",
     "pieces/pair.cu",
@@ -61,6 +66,7 @@ const COMMON: &[(&str, &str)] = templates![
     "pieces/topk_tau.cu",
     "pieces/topk_threshold.cu",
     "pieces/topk_tiles.cu",
+    "pieces/warpgroups.cu",
 ];
 
 /// Templates of one instruction generation and kind of element, under the names by which skeletons
@@ -125,7 +131,8 @@ impl KernelPlan {
             (Module::Plan, _) => "skeletons/plan.cu",
             (Module::Forward, Family::Sm80) => "skeletons/forward.cu",
             (Module::Forward, Family::Sm90) => "skeletons/forward_specialised.cu",
-            (Module::Backward, _) => "skeletons/backward.cu",
+            (Module::Backward, Family::Sm80) => "skeletons/backward.cu",
+            (Module::Backward, Family::Sm90) => "skeletons/backward_specialised.cu",
         };
         let context = Context::from_serialize(&self.values).map_err(failed)?;
         let engine = shared_engine(self.family, self.elem)?;

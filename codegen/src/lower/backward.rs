@@ -6,8 +6,12 @@ use super::matmul::{self, Fields, Need};
 use super::module::{Builder, row_dot_buffer};
 use super::reduce::Sums;
 use super::topk::TopK;
+use super::warpgroups;
 use crate::plan::{PairFunction, RowDot};
-use crate::{Error, Factor, KernelPlan, Module, Problem, Scalar, Schedule, Target};
+use crate::{
+    Buffer, Error, Factor, Family, Keep, KernelPlan, Module, PassSchedule, Problem, Product,
+    Scalar, Schedule, Target,
+};
 use sparsek_dsl::ir::{Op, Role, ValueId};
 use std::collections::BTreeSet;
 
@@ -167,7 +171,7 @@ fn row_dots(
         }
     }
     if !b.values.row_dots.is_empty() {
-        b.launch("row_dots", [&[Factor::Blocks(8)], &[Factor::Hq], &[]], 256, 0);
+        b.launch("row_dots", [&[Factor::Blocks(16)], &[Factor::Hq], &[]], 256, 0);
     }
     Ok(())
 }
@@ -181,43 +185,86 @@ fn sweeps(
     let s = &schedule.backward;
     let fields = Fields::of(&b.values);
     let (row_sums, key_sums) = (b.values.row_sums.len(), b.values.key_sums.len());
-    let unrolled = matmul::unrolled(problem, matmul::parts(s), fields);
-    b.constant("int", "UNROLLED", unrolled, "steps of 16 of the head dimension");
+    if s.family == Family::Sm80 {
+        let unrolled = matmul::unrolled(problem, matmul::parts(s), fields);
+        b.constant("int", "UNROLLED", unrolled, "steps of 16 of the head dimension");
+    }
     b.constant("int", "ROW_SUMS", row_sums, "");
     b.constant("int", "KEY_SUMS", key_sums, "");
+    if s.family == Family::Sm90 {
+        b.backward_warpgroups(s);
+        // How many tiles of each sweep have been taken: by rows, of selected keys, of windows.
+        let (name, scalar) = ("taken".to_owned(), Scalar::I32);
+        let len = Product::new(&[Factor::Literal(3)]);
+        b.buffer(Buffer { name, scalar, len, zeroed: true, keep: Keep::Scratch });
+    }
     if b.values.has_rows {
-        let need = matmul::rows_need(problem, s, fields);
-        matmul::check_fits(problem, target, "backward by rows", s, need)?;
         let positions = b.values.shapes[0].positions;
         b.tiles(&TopK::of(problem, schedule), positions)?;
-        b.constant("int", "ROWS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+        let need = match s.family {
+            Family::Sm80 => matmul::rows_need(problem, s, fields),
+            Family::Sm90 => warpgroups::rows_need(problem, s, fields),
+        };
+        check_fits(problem, target, "backward by rows", s, need)?;
         b.constant("int", "ROWS_SHARED", need.shared, "bytes of a block");
-        let (width, slices) = matmul::rows_slice(problem);
-        let slices = if b.values.has_d_q { slices } else { 1 };
-        b.constant("int", "ROWS_SLICE", width, "columns of d_q that a block accumulates");
         let blocks = [Factor::Blocks(u64::from(positions))];
-        let grid: [&[Factor]; 3] = [&blocks, &[Factor::Hkv], &[Factor::Literal(u64::from(slices))]];
+        let (width, slices) = matmul::rows_slice(problem);
+        let slices = [Factor::Literal(u64::from(if b.values.has_d_q { slices } else { 1 }))];
+        let grid: [&[Factor]; 3] = match s.family {
+            Family::Sm80 => {
+                b.constant("int", "ROWS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+                b.constant("int", "ROWS_SLICE", width, "columns of d_q that a block accumulates");
+                [&blocks, &[Factor::Hkv], &slices]
+            }
+            Family::Sm90 => [&[Factor::Multiprocessors], &[], &[]],
+        };
         b.launch("backward_rows", grid, need.threads, need.shared);
     }
     if b.values.has_keys {
-        let need = matmul::keys_need(problem, s, fields);
-        matmul::check_fits(problem, target, "backward by keys", s, need)?;
-        b.constant("int", "KEYS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+        let need = match s.family {
+            Family::Sm80 => {
+                let need = matmul::keys_need(problem, s, fields);
+                b.constant("int", "KEYS_BLOCKS_PER_MULTIPROCESSOR", need.blocks(target), "");
+                need
+            }
+            Family::Sm90 => warpgroups::keys_need(problem, s, fields),
+        };
+        check_fits(problem, target, "backward by keys", s, need)?;
         b.constant("int", "KEYS_SHARED", need.shared, "bytes of a block");
         key_sweep(b, problem, schedule, need);
     }
     Ok(())
 }
 
+fn check_fits(
+    problem: &Problem<'_>,
+    target: &Target,
+    pass: &str,
+    s: &PassSchedule,
+    need: Need,
+) -> Result<(), Error> {
+    match s.family {
+        Family::Sm80 => matmul::check_fits(problem, target, pass, s, need),
+        Family::Sm90 => warpgroups::check_fits(problem, target, pass, s, need),
+    }
+}
+
 fn key_sweep(b: &mut Builder<'_>, problem: &Problem<'_>, schedule: &Schedule, need: Need) {
     let s = &schedule.backward;
     let d = problem.instance.d as u32;
-    let (width, slices) = matmul::slice(problem);
+    let (width, slices) = match s.family {
+        Family::Sm80 => matmul::slice(problem),
+        Family::Sm90 => (d, 1),
+    };
     let sums = b.values.key_sums.len() as u32;
     let of_k = if b.values.has_d_k { d } else { 0 };
     let of_v = if b.values.has_d_v { d } else { 0 };
     let partial = (of_k + of_v + sums).next_multiple_of(4);
-    b.values.shapes.push(matmul::shape("StreamTile", s.tile_kv, problem.group));
+    let streamed = match s.family {
+        Family::Sm80 => s.tile_kv,
+        Family::Sm90 => warpgroups::keys_stream(problem, s).0,
+    };
+    b.values.shapes.push(matmul::shape("StreamTile", streamed, problem.group));
     b.constant("int", "SLICE", width, "columns of d_k and d_v that a block accumulates");
     b.constant("int", "PARTIAL", partial, "numbers that a chunk leaves for a key");
     b.constant("int", "PARTIAL_V", of_k, "where those of d_v start");
@@ -237,15 +284,20 @@ fn key_sweep(b: &mut Builder<'_>, problem: &Problem<'_>, schedule: &Schedule, ne
         b.scratch("key_sums", Scalar::F32, &len);
     }
     let slices = [literal(u64::from(slices))];
+    let persistent = s.family == Family::Sm90;
+    let sweep = |b: &mut Builder<'_>, entry: &str, tiles: &[Factor]| {
+        let grid: [&[Factor]; 3] = match persistent {
+            true => [&[Factor::Multiprocessors], &[], &[]],
+            false => [tiles, &[Factor::Hkv], &slices],
+        };
+        b.launch(entry, grid, need.threads, need.shared);
+    };
     // Without top-k and sinks no key is seen beyond its window.
     if topk.k.is_some() || topk.sinks > 0 {
         let tiles = [chunks, literal(capacity.div_ceil(u64::from(s.tile_q)))];
-        let grid: [&[Factor]; 3] = [&tiles, &[Factor::Hkv], &slices];
-        b.launch("backward_keys_selected", grid, need.threads, need.shared);
+        sweep(b, "backward_keys_selected", &tiles);
         let warps = [chunks, literal(capacity.div_ceil(8))];
         b.launch("backward_keys_collect", [&warps, &[Factor::Hkv], &[]], 256, 0);
     }
-    let blocks = [Factor::Blocks(u64::from(s.tile_q))];
-    let grid: [&[Factor]; 3] = [&blocks, &[Factor::Hkv], &slices];
-    b.launch("backward_keys_window", grid, need.threads, need.shared);
+    sweep(b, "backward_keys_window", &[Factor::Blocks(u64::from(s.tile_q))]);
 }

@@ -85,7 +85,7 @@ fn candidates(problem: &Problem<'_>, target: &Target, pass: Pass) -> Vec<PassSch
 /// Instructions that a pass may use: those of sm90 for 16-bit elements alone.
 fn families(problem: &Problem<'_>, target: &Target, pass: Pass) -> &'static [Family] {
     match pass {
-        Pass::Forward if problem.instance.elem != Elem::F32 => target.families(),
+        Pass::Forward | Pass::Backward if problem.instance.elem != Elem::F32 => target.families(),
         Pass::Forward | Pass::Backward => &[Family::Sm80],
     }
 }
@@ -128,6 +128,13 @@ fn need(
             let need = matmul::forward_need(problem, s, fields);
             matmul::check_fits(problem, target, pass.name(), s, need)?;
             Ok(need)
+        }
+        Pass::Backward if s.family == Family::Sm90 => {
+            let rows = warpgroups::rows_need(problem, s, fields);
+            let keys = warpgroups::keys_need(problem, s, fields);
+            warpgroups::check_fits(problem, target, "backward by rows", s, rows)?;
+            warpgroups::check_fits(problem, target, "backward by keys", s, keys)?;
+            Ok(keys)
         }
         Pass::Backward => {
             let rows = matmul::rows_need(problem, s, fields);

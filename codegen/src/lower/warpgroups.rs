@@ -29,6 +29,15 @@ fn registers(s: &PassSchedule, needed: u32) -> (u32, u32) {
     }
 }
 
+/// The same for the backward's row sweep, and for its key sweep, which holds two gradients.
+fn backward_registers(problem: &Problem<'_>, s: &PassSchedule) -> [(u32, u32); 2] {
+    match computing(s) {
+        1 => [(120, 232), (120, 232)],
+        _ if problem.instance.d <= 64 => [(104, 200), (104, 200)],
+        _ => [(104, 200), (56, 224)],
+    }
+}
+
 /// Bytes of a tile of vectors in shared memory: swizzled, so without padding.
 fn tile_bytes(problem: &Problem<'_>, rows: u32) -> u32 {
     rows * problem.instance.d as u32 * problem.instance.elem.bytes() as u32
@@ -70,6 +79,59 @@ pub(crate) fn forward_need(
     Need { shared, registers, threads: LOADING + 128 * computing(s) }
 }
 
+/// What is said of a tile that stays, with what aligns it.
+const TILE_DATA: u32 = 128;
+
+/// The backward's row sweep: two tiles of queries, of which one is being loaded, and streamed keys.
+pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> Need {
+    let buffer =
+        2 * tile_bytes(problem, s.tile_q) + s.tile_q * 4 * (fields.row as u32 + 1) + TILE_DATA;
+    let d = problem.instance.d as u32;
+    // Accumulators of d_q, scores and products, and weights.
+    let registers = d / 2 + s.tile_kv + s.tile_kv / 4 + 44 + of_fields(fields);
+    backward_need(problem, s, 2 * buffer.next_multiple_of(1024), fields.column, registers)
+}
+
+/// The backward's key sweep: a tile of keys and streamed rows.
+pub(crate) fn keys_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> Need {
+    let tile = 2 * tile_bytes(problem, s.tile_q) + s.tile_q * 4 * fields.column as u32 + TILE_DATA;
+    let (rows, _) = keys_stream(problem, s);
+    // Accumulators of d_k and d_v, scores and products.
+    let registers = problem.instance.d as u32 + rows + KEYS_OTHER + of_fields(fields);
+    backward_need(problem, s, tile, fields.row + 1, registers)
+}
+
+/// Programs that read more of rows and keys than a gate, lse and delta were seen to spill: compilers load
+/// those of all columns ahead. Until that is dealt with they are refused.
+fn of_fields(fields: Fields) -> u32 {
+    64 * (fields.row + fields.column).saturating_sub(9) as u32
+}
+
+/// Registers of the key sweep beside accumulators.
+const KEYS_OTHER: u32 = 48;
+
+/// Rows of a streamed tile of the key sweep and how many such tiles are in flight: those of the schedule,
+/// or twice as many of half their rows, for which there are registers beside two gradients.
+pub(crate) fn keys_stream(problem: &Problem<'_>, s: &PassSchedule) -> (u32, u32) {
+    let [_, (_, most)] = backward_registers(problem, s);
+    let halve = problem.instance.d as u32 + s.tile_kv + KEYS_OTHER > most && s.tile_kv > 32;
+    if halve { (s.tile_kv / 2, 2 * s.stages) } else { (s.tile_kv, s.stages) }
+}
+
+/// Bytes of what stays, fields of a streamed row or column.
+fn backward_need(
+    problem: &Problem<'_>,
+    s: &PassSchedule,
+    stays: u32,
+    fields: usize,
+    registers: u32,
+) -> Need {
+    let streamed = s.stages * (2 * tile_bytes(problem, s.tile_kv) + s.tile_kv * 4 * fields as u32);
+    let barriers = 16 + 8 * (4 + 4 * s.stages) + 16 * s.stages;
+    let shared = (stays + streamed + barriers).next_multiple_of(1024);
+    Need { shared, registers, threads: LOADING + 128 * computing(s) }
+}
+
 /// Rules that schedules of the family keep, whatever the target.
 pub(crate) fn check_shape(
     problem: &Problem<'_>,
@@ -85,6 +147,11 @@ pub(crate) fn check_shape(
         return refuse(format!(
             "with sm90, 64 rows of a tile take four warps and loading takes four more: tile q 64, \
              128 or 192 and warps 8, 12 or 16, not tile q {tile_q} and warps {warps}"
+        ));
+    }
+    if pass == "backward" && tile_q > 128 {
+        return refuse(format!(
+            "with sm90, tile q is 64 or 128, not {tile_q}: a lane that loads has one row"
         ));
     }
     // A warp that loads copies a quarter of the keys, 16 bytes a lane.
@@ -119,7 +186,12 @@ pub(crate) fn check_fits(
         let bytes = |x: u32| format!("{x} bytes of shared memory");
         return Err(infeasible(bytes(need.shared), bytes(target.shared_per_block)));
     }
-    let (_, most) = registers(s, need.registers);
+    let [rows, keys] = backward_registers(problem, s);
+    let (_, most) = match pass {
+        "backward by rows" => rows,
+        "backward by keys" => keys,
+        _ => registers(s, need.registers),
+    };
     if need.registers > most {
         let registers = |x: u32| format!("{x} registers a thread");
         return Err(infeasible(registers(need.registers), registers(most)));
@@ -158,6 +230,23 @@ impl Builder<'_> {
         self.constant("int", "BLOCKS_PER_MULTIPROCESSOR", blocks, "");
         self.constant("int", "LOADING_REGISTERS", loading, "of a thread that loads");
         self.constant("int", "COMPUTING_REGISTERS", computing, "of a thread that computes");
+        self.multiplies(widths);
+    }
+
+    /// The same for the backward, whose blocks have a multiprocessor for themselves.
+    pub(crate) fn backward_warpgroups(&mut self, s: &PassSchedule) {
+        let [rows, keys] = backward_registers(self.problem, s);
+        self.constant("int", "ROWS_LOADING_REGISTERS", rows.0, "of a thread that loads");
+        self.constant("int", "ROWS_COMPUTING_REGISTERS", rows.1, "of a thread that computes");
+        self.constant("int", "KEYS_LOADING_REGISTERS", keys.0, "");
+        self.constant("int", "KEYS_COMPUTING_REGISTERS", keys.1, "");
+        let (rows, stages) = keys_stream(self.problem, s);
+        self.constant("int", "STREAM", rows, "rows of a streamed tile of the key sweep");
+        self.constant("int", "STREAMED", stages, "of them in flight");
+        self.multiplies(&[s.tile_kv, rows, self.problem.instance.d as u32]);
+    }
+
+    fn multiplies(&mut self, widths: &[u32]) {
         let widths: std::collections::BTreeSet<u32> = widths.iter().copied().collect();
         self.values.multiplies = widths.into_iter().map(multiply).collect();
     }

@@ -1,0 +1,118 @@
+// Accumulators of 16 M keys: columns slice_from<SLICE>().. of d_k and d_v, and sums over queries.
+template <int M>
+struct KeyGradients {
+    float d_k[M][SLICE / 8][4];
+    float d_v[M][SLICE / 8][4];
+    float sums[M][2][KEY_SUMS + 1];
+};
+
+__device__ __forceinline__ float* partial_of(const Arguments& a, int g, int chunk, int slot) {
+    return a.partial + (chunk_index(a, g, chunk) * CHUNK_KEYS + slot) * PARTIAL;
+}
+
+// The slot of a key in a chunk's ascending list, which holds it.
+__device__ __forceinline__ int find_slot(const Arguments& a, int g, int chunk, int j) {
+    const long long at = chunk_index(a, g, chunk);
+    const int* list = a.chunk_keys + at * CHUNK_KEYS;
+    int low = 0, high = a.chunk_counts[at];
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (list[middle] <= j) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
+// Stores what the chunk gives to its keys. The lane has rows `row` + 16 m and, 8 further, of the tile.
+template <int M>
+__device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile& keys, const KeyGradients<M>& sums, int row, int lane) {
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int own = row + 16 * m + 8 * h;
+            float sum[KEY_SUMS + 1];
+#pragma unroll
+            for (int n = 0; n < KEY_SUMS; ++n) sum[n] = row_sum(sums.sums[m][h][n]);
+            if (own >= keys.count) continue;
+            float* to = partial_of(a, keys.g, keys.chunk, keys.slot + own);
+#pragma unroll
+            for (int n = 0; n < SLICE / 8; ++n) {
+                const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
+<% if has_d_k %>                *reinterpret_cast<float2*>(to + d) = make_float2(sums.d_k[m][n][2 * h], sums.d_k[m][n][2 * h + 1]);
+<% endif %><% if has_d_v %>                *reinterpret_cast<float2*>(to + PARTIAL_V + d) = make_float2(sums.d_v[m][n][2 * h], sums.d_v[m][n][2 * h + 1]);
+<% endif %>            }
+            if (lane % 4 == 0 && blockIdx.z == 0) {
+#pragma unroll
+                for (int n = 0; n < KEY_SUMS; ++n) to[PARTIAL_SUMS + n] = sum[n];
+            }
+        }
+}
+
+// Adds what later chunks gave to a key to what its first chunk gave. One warp for each key.
+extern "C" __global__ void __launch_bounds__(256) backward_keys_collect(const __grid_constant__ Arguments a) {
+    constexpr int WARPS_HERE = 8, BLOCKS = (CHUNK_KEYS + WARPS_HERE - 1) / WARPS_HERE, PER_LANE = (PARTIAL + 31) / 32;
+    const int chunk = blockIdx.x / BLOCKS, slot = blockIdx.x % BLOCKS * WARPS_HERE + threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int g = blockIdx.y;
+    Sequence s;
+    int block;
+    if (!find_block<CHUNK>(a, chunk, s, block)) return;
+    const long long at = chunk_index(a, g, chunk);
+    if (slot >= a.chunk_counts[at]) return;
+    const int j = a.chunk_keys[at * CHUNK_KEYS + slot];
+    if ((j + WINDOW) / CHUNK != block) return;
+    const int last = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / CHUNK;
+    float* own = partial_of(a, g, chunk, slot);
+    double total[PER_LANE];
+#pragma unroll
+    for (int n = 0; n < PER_LANE; ++n) total[n] = 32 * n + lane < PARTIAL ? own[32 * n + lane] : 0.0f;
+    for (int later = block + 1; later <= last; ++later) {
+        const int id = chunk + later - block;
+        const float* from = partial_of(a, g, id, find_slot(a, g, id, j));
+#pragma unroll
+        for (int n = 0; n < PER_LANE; ++n)
+            if (32 * n + lane < PARTIAL) total[n] += from[32 * n + lane];
+    }
+    if (last > block) {
+#pragma unroll
+        for (int n = 0; n < PER_LANE; ++n)
+            if (32 * n + lane < PARTIAL) own[32 * n + lane] = static_cast<float>(total[n]);
+    }
+}
+
+// Stores the gradients of consecutive keys: the sums over the queries that have them in their windows, and what they were
+// given while selected.
+template <int M>
+__device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTile& keys, const KeyGradients<M>& sums, int row, int lane) {
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int own = row + 16 * m + 8 * h, j = keys.first + own;
+            float sum[KEY_SUMS + 1];
+#pragma unroll
+            for (int n = 0; n < KEY_SUMS; ++n) sum[n] = row_sum(sums.sums[m][h][n]);
+            if (own >= keys.count) continue;
+            const long long token = keys.s.start + j, entry = (keys.s.row * a.hkv + keys.g) * a.n + token;
+            const float* selected = nullptr;
+            if (a.expiry[entry] > j + WINDOW) {
+                const int chunk = first_block<CHUNK>(a, keys.s) + (j + WINDOW) / CHUNK;
+                selected = partial_of(a, keys.g, chunk, find_slot(a, keys.g, chunk, j));
+            }
+<% if has_d_k %>            elem* d_k = a.d_k + keys.s.row * a.d_k_batch + token * a.d_k_position + keys.g * a.d_k_head;
+<% endif %><% if has_d_v %>            elem* d_v = a.d_v + keys.s.row * a.d_v_batch + token * a.d_v_position + keys.g * a.d_v_head;
+<% endif %>#pragma unroll
+            for (int n = 0; n < SLICE / 8; ++n) {
+                const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
+<% if has_d_k %>                const float2 more_k = selected ? *reinterpret_cast<const float2*>(selected + d) : float2{};
+                store_pair(d_k + d, sums.d_k[m][n][2 * h] + more_k.x, sums.d_k[m][n][2 * h + 1] + more_k.y);
+<% endif %><% if has_d_v %>                const float2 more_v = selected ? *reinterpret_cast<const float2*>(selected + PARTIAL_V + d) : float2{};
+                store_pair(d_v + d, sums.d_v[m][n][2 * h] + more_v.x, sums.d_v[m][n][2 * h + 1] + more_v.y);
+<% endif %>            }
+<% if key_sums %>            if (lane % 4 == 0 && blockIdx.z == 0) {
+#pragma unroll
+                for (int n = 0; n < KEY_SUMS; ++n)
+                    a.key_sums[n * a.rows * a.hkv * a.n + entry] = sum[n] + (selected ? selected[PARTIAL_SUMS + n] : 0.0f);
+            }
+<% endif %>        }
+}

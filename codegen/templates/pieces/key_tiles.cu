@@ -1,0 +1,88 @@
+// A tile of keys and the queries that see some of them. Keys are TILE_Q consecutive ones, for the queries that have them in
+// their windows, or TILE_Q of the list of a chunk of queries, which select them.
+struct KeyTile {
+    Sequence s;
+    int g;
+    int from, to;  // queries
+    int first;     // key of the first row, of consecutive ones
+    int chunk;     // id of the chunk, and first slot of the tile in its list
+    int slot;
+    int count;     // rows that stand for keys
+};
+
+constexpr int CHUNK_TILES = (CHUNK_KEYS + TILE_Q - 1) / TILE_Q;
+
+__device__ __forceinline__ long long chunk_index(const Arguments& a, int g, int chunk) {
+    return static_cast<long long>(g) * block_count<CHUNK>(a) + chunk;
+}
+
+// Tile number `tile` of a chunk's list; false where the list is shorter.
+__device__ __forceinline__ bool find_selected(const Arguments& a, int chunk, int tile, int g, KeyTile& keys) {
+    keys = {};
+    int block;
+    if (!find_block<CHUNK>(a, chunk, keys.s, block)) return false;
+    keys.g = g;
+    keys.chunk = chunk;
+    keys.slot = tile * TILE_Q;
+    keys.count = min(TILE_Q, a.chunk_counts[chunk_index(a, g, chunk)] - keys.slot);
+    keys.from = block * CHUNK;
+    keys.to = min(keys.from + CHUNK, keys.s.length);
+    return keys.count > 0;
+}
+
+// A block of consecutive keys; false for an empty id.
+__device__ __forceinline__ bool find_consecutive(const Arguments& a, int id, int g, KeyTile& keys) {
+    keys = {};
+    int block;
+    if (!find_block<TILE_Q>(a, id, keys.s, block)) return false;
+    keys.g = g;
+    keys.first = block * TILE_Q;
+    keys.count = min(TILE_Q, keys.s.length - keys.first);
+    keys.from = keys.first;
+    keys.to = WINDOW == 0 ? keys.first : min(keys.first + keys.count - 1 + WINDOW, keys.s.length);
+    return true;
+}
+
+// The key of a row, −1 for none.
+template <bool SELECTED>
+__device__ __forceinline__ int key_of(const Arguments& a, const KeyTile& keys, int row) {
+    if (row >= keys.count) return -1;
+    return SELECTED ? a.chunk_keys[chunk_index(a, keys.g, keys.chunk) * CHUNK_KEYS + keys.slot + row] : keys.first + row;
+}
+
+// A selected key is seen from where it has left the window until it expires. Others are seen while they are in the window,
+// where gates are 1.
+template <bool SELECTED>
+__device__ __forceinline__ Column key_column(const Arguments& a, const Uniform& x, const KeyTile& keys, int j) {
+    Column c = {};
+    c.j = j;
+    if (j < 0) return c;
+    if constexpr (SELECTED) {
+        c.from = j + WINDOW;
+        c.to = a.expiry[(keys.s.row * a.hkv + keys.g) * a.n + keys.s.start + j];
+    } else {
+        c.from = j;
+        c.to = min(j + WINDOW, keys.s.length);
+    }
+<% if uses_gate %>    c.score = SELECTED ? gate_score(a, keys.s, keys.g, j) : INFINITY_F;
+<% endif %>    load_column_values(a, x, keys.s, keys.g, c);
+    return c;
+}
+
+// Streamed tile t: a block of positions of [from, to) and one part of the group's heads.
+__device__ __forceinline__ Tile streamed_tile(const KeyTile& keys, int t) {
+    Tile tile;
+    tile.s = keys.s;
+    tile.id = 0;
+    tile.from = keys.from / StreamTile::POSITIONS * StreamTile::POSITIONS + t / StreamTile::PARTS * StreamTile::POSITIONS;
+    tile.to = min(tile.from + StreamTile::POSITIONS, keys.s.length);
+    tile.g = keys.g;
+    tile.part = t % StreamTile::PARTS;
+    return tile;
+}
+
+// The number of streamed tiles that hold queries of [from, to).
+__device__ __forceinline__ int streamed_tiles(int from, int to) {
+    if (to <= from) return 0;
+    return ((to + StreamTile::POSITIONS - 1) / StreamTile::POSITIONS - from / StreamTile::POSITIONS) * StreamTile::PARTS;
+}

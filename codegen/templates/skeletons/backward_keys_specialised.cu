@@ -1,0 +1,276 @@
+<% include "pieces/key_tiles.cu" %>
+<% include "pieces/key_gradients.cu" %>
+// The key sweep: a tile of keys stays, the queries that see them stream past. Gives d_k, d_v and sums over queries. One
+// warpgroup works on pairs while the tensor cores multiply for the other.
+//
+// Pairs in the window are swept by blocks of consecutive keys. Selected keys are swept chunk by chunk of queries; what a
+// chunk gives is left in `partial`, collected over the chunks in their order, and added by the window's sweep.
+
+// The data of a streamed tile's rows, value by value: those of neighbouring rows are read together.
+struct StreamedRows {
+    int i[STREAM], head[STREAM];
+<% for f in row_fields %>    ${ f.ty }$ ${ f.name }$[STREAM];
+<% endfor %>    int from[2];  // first position of the tile
+
+    __device__ __forceinline__ void write(int at, const Row& r) {
+        i[at] = r.i;
+        head[at] = r.head;
+<% for f in row_fields %>        ${ f.name }$[at] = r.${ f.name }$;
+<% endfor %>    }
+
+    // Rows `at`, which is even, and `at` + 1.
+    __device__ __forceinline__ void read(int at, Row (&r)[2]) const {
+        const auto two_i = read_two(i + at), two_head = read_two(head + at);
+<% for f in row_fields %>        const auto two_${ f.name }$ = read_two(${ f.name }$ + at);
+<% endfor %>#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            r[e].i = two_i.of[e];
+            r[e].head = two_head.of[e];
+<% for f in row_fields %>            r[e].${ f.name }$ = two_${ f.name }$.of[e];
+<% endfor %>        }
+    }
+};
+
+struct KeysShared {
+    alignas(1024) elem k[TILE_Q * D];
+    alignas(1024) elem v[TILE_Q * D];
+    alignas(1024) elem q[STREAMED][STREAM * D];
+    alignas(1024) elem d_o[STREAMED][STREAM * D];
+    StreamedRows rows[STREAMED];
+    Column columns[TILE_Q];
+    // The tile that stays and the one before, whose gradients are still being stored; the queries that see some key of each
+    // loading warp's share; how many tiles stream.
+    KeyTile keys[2];
+    int2 seen[4];
+    int2 seen_whole[TILE_Q / 16];  // the queries that see all of 16 keys
+    int tiles;
+    int next;
+    Barrier keys_full, keys_empty, full[STREAMED], empty[STREAMED];
+};
+static_assert(sizeof(KeysShared) <= KEYS_SHARED, "the launch gives less");
+
+// Tile number `id` of all key-value heads; false for an empty one.
+template <bool SELECTED>
+__device__ __forceinline__ bool find_keys(const Arguments& a, long long id, KeyTile& keys) {
+    if constexpr (SELECTED) {
+        const int chunks = block_count<CHUNK>(a);
+        const long long list = id / CHUNK_TILES;
+        return find_selected(a, list % chunks, id % CHUNK_TILES, list / chunks, keys);
+    } else {
+        const int blocks = block_count<TILE_Q>(a);
+        return find_consecutive(a, id % blocks, id / blocks, keys);
+    }
+}
+
+template <bool SELECTED>
+__device__ __forceinline__ long long key_tiles(const Arguments& a) {
+    return SELECTED ? static_cast<long long>(CHUNK_TILES) * block_count<CHUNK>(a) * a.hkv : block_count<TILE_Q>(a) * a.hkv;
+}
+
+// The queries that see some key of the shares of loading warps [begin, end).
+__device__ __forceinline__ int2 seen_by(const KeysShared& shared, int begin, int end) {
+    int2 all = shared.seen[begin];
+    for (int w = begin + 1; w < end; ++w) all = {min(all.x, shared.seen[w].x), max(all.y, shared.seen[w].y)};
+    return all;
+}
+
+template <bool SELECTED>
+__device__ __forceinline__ void load_key_tiles(const Arguments& a, KeysShared& shared) {
+    const int warp = threadIdx.x / 32;
+    int step = 0;
+    for (int taken = 0;; ++taken) {
+        KeyTile keys;
+        long long id;
+        do id = take_next(a.taken + (SELECTED ? 1 : 2), shared.next);
+        while (id < key_tiles<SELECTED>(a) && !find_keys<SELECTED>(a, id, keys));
+        const bool done = id >= key_tiles<SELECTED>(a);
+        int own;
+        const int j = !done && own_row<TILE_Q>(own) ? key_of<SELECTED>(a, keys, own) : -1;
+        const Uniform x = done ? Uniform{} : load_uniform(a, keys.s, keys.g);
+        const Column c = key_column<SELECTED>(a, x, keys, j);
+        shared.keys_empty.wait(taken & 1 ^ 1);
+        if (done) {
+            shared.tiles = -1;
+            shared.keys_full.arrive();
+            shared.keys_full.arrive_when_copied();
+            return;
+        }
+        if (own_row<TILE_Q>(own)) shared.columns[own] = c;
+        const Vectors k(a.k, a.k_batch, a.k_position, a.k_head, keys.s, 0), v(a.v, a.v_batch, a.v_position, a.v_head, keys.s, 0);
+        copy_vectors<TILE_Q, 1>(shared.k, k.start, j < 0 ? NO_VECTOR : k.of(j, keys.g));
+        copy_vectors<TILE_Q, 1>(shared.v, v.start, j < 0 ? NO_VECTOR : v.of(j, keys.g));
+        const int first = __reduce_min_sync(~0u, j < 0 ? 0x7fffffff : max(c.from, keys.from));
+        const int last = __reduce_max_sync(~0u, j < 0 ? 0 : min(c.to, keys.to));
+        if (threadIdx.x % 32 == 0) shared.seen[warp] = {first, last};
+        const unsigned half = 0xffffu << threadIdx.x % 32 / 16 * 16;
+        const int latest_from = __reduce_max_sync(half, j < 0 ? 0x7fffffff : c.from);
+        const int earliest_to = __reduce_min_sync(half, j < 0 ? 0 : c.to);
+        if (own_row<TILE_Q>(own) && own % 16 == 0) shared.seen_whole[own / 16] = {latest_from, earliest_to};
+        meet(LOADING_BARRIER, LOADING);
+        const int2 seen = seen_by(shared, 0, 4);
+        const int tiles = streamed_tiles(seen.x, seen.y);
+        keys.from = seen.x;
+        keys.to = seen.y;
+        if (threadIdx.x == 0) {
+            shared.keys[taken % 2] = keys;
+            shared.tiles = tiles;
+        }
+        shared.keys_full.arrive();
+        shared.keys_full.arrive_when_copied();
+
+        const Vectors q(a.q, a.q_batch, a.q_position, a.q_head, keys.s, 0), d_o(a.d_o, a.d_o_batch, a.d_o_position, a.d_o_head, keys.s, 0);
+#pragma unroll 1
+        for (int t = 0; t < tiles; ++t, ++step) {
+            const Tile tile = streamed_tile(keys, t);
+            const int stage = stage_of<STREAMED>(step);
+            Row r = {};
+            r.i = -1;
+            const bool has_row = own_row<STREAM>(own);
+            if (has_row) r = load_row<StreamTile>(a, x, tile, own);
+            shared.empty[stage].wait(empty_parity<STREAMED>(step));
+            copy_vectors<STREAM, 2>(shared.q[stage], q.start, r.i < 0 ? NO_VECTOR : q.of(r.i, r.head));
+            copy_vectors<STREAM, 2>(shared.d_o[stage], d_o.start, r.i < 0 ? NO_VECTOR : d_o.of(r.i, r.head));
+            if (has_row) shared.rows[stage].write(own, r);
+            if (threadIdx.x == 0) shared.rows[stage].from[0] = tile.from;
+            shared.full[stage].arrive();
+            shared.full[stage].arrive_when_copied();
+        }
+    }
+}
+
+// Products of vectors become weights of the queries; sums grow.
+template <bool SELECTED, bool FULL>
+__device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys, const StreamedRows& rows,
+                                           float (&scores)[STREAM / 8][4], float (&products)[STREAM / 8][4], KeyGradients<1>& sums,
+                                           int lane) {
+    const Column columns[2] = {keys[0], keys[8]};
+#pragma unroll
+    for (int n = 0; n < STREAM / 8; ++n) {
+        Row r[2];
+        rows.read(8 * n + lane % 4 * 2, r);
+#pragma unroll
+        for (int e = 0; e < 2; ++e)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const Column& c = columns[h];
+                const float gate = SELECTED ? gate_of<true>(r[e], c) : 1.0f;
+                // Rows that stand for no query see nothing, in full tiles too.
+                const bool visible = (StreamTile::FILLED || r[e].i >= 0) && sees<FULL>(x, r[e], c);
+                KeyPair pair = key_pair(x, r[e], c, gate, scores[n][2 * h + e], products[n][2 * h + e]);
+                if (!visible) pair = {};
+                scores[n][2 * h + e] = pair.weight_k;
+                products[n][2 * h + e] = pair.weight_v;
+<% for n in key_sums %>                sums.sums[0][h][${ n.index }$] += <% if n.is_d_gate %>gate > 0.0f && gate < 1.0f ? pair.sum_${ n.index }$ : 0.0f<% else %>pair.sum_${ n.index }$<% endif %>;
+<% endfor %>            }
+    }
+}
+
+// The first row of a tile that a computing thread has; it has the one 8 further too.
+__device__ __forceinline__ int key_row(int thread) { return (thread - LOADING) / 32 * 16 + thread % 32 / 4; }
+
+// Sweeps streamed tiles, up to the step `end`, past the 64 keys of a warpgroup.
+template <bool SELECTED>
+__device__ __forceinline__ void sweep_queries(const Uniform& x, KeysShared& shared, KeyGradients<1>& sums, int& step, int end) {
+#pragma unroll 1
+    for (; step < end; ++step) {
+        const int stage = stage_of<STREAMED>(step);
+        float scores[STREAM / 8][4], products[STREAM / 8][4];
+        shared.full[stage].wait(full_parity<STREAMED>(step));
+        const int first = (static_cast<int>(threadIdx.x) - LOADING) / 128 * 64 * PANEL;
+        start_products();
+        product<TILE_Q, STREAM, STREAM>(scores, descriptor(shared.k + first, 1), descriptor(shared.q[stage], 1));
+        product<TILE_Q, STREAM, STREAM>(products, descriptor(shared.v + first, 1), descriptor(shared.d_o[stage], 1));
+        commit_products();
+        wait_products<0>();
+        settle(scores);
+        settle(products);
+        const StreamedRows& rows = shared.rows[stage];
+        const int lane = static_cast<int>(threadIdx.x) % 32, row = key_row(static_cast<int>(threadIdx.x));
+        const int2 whole = shared.seen_whole[row / 16];
+        if (whole.x <= rows.from[0] && rows.from[0] + StreamTile::POSITIONS <= whole.y)
+            weigh_rows<SELECTED, true>(x, shared.columns + row, rows, scores, products, sums, lane);
+        else
+            weigh_rows<SELECTED, false>(x, shared.columns + row, rows, scores, products, sums, lane);
+        __syncwarp();
+        if (lane == 0 && step + 1 == end) shared.keys_empty.arrive();
+        Left of_k[STREAM / 16], of_v[STREAM / 16];
+        round_weights<STREAM>(of_k, scores);
+        round_weights<STREAM>(of_v, products);
+        start_products();
+<% if has_d_v %>        add_weighted<STREAM, D>(sums.d_v[0], of_v, descriptor(shared.d_o[stage], STREAM * PANEL / 8), true);
+<% endif %><% if has_d_k %>        add_weighted<STREAM, D>(sums.d_k[0], of_k, descriptor(shared.q[stage], STREAM * PANEL / 8), true);
+<% endif %>        commit_products();
+        wait_products<0>();
+        if (static_cast<int>(threadIdx.x) % 32 == 0) shared.empty[stage].arrive();
+    }
+    settle(sums.d_k[0]);
+    settle(sums.d_v[0]);
+}
+
+// Lets streamed tiles pass in which nobody sees a key of the warpgroup.
+__device__ __forceinline__ void let_pass(KeysShared& shared, int& step, int tiles) {
+#pragma unroll 1
+    for (; tiles > 0; --tiles, ++step) {
+        shared.full[stage_of<STREAMED>(step)].wait(full_parity<STREAMED>(step));
+        __syncwarp();
+        if (static_cast<int>(threadIdx.x) % 32 == 0) shared.empty[stage_of<STREAMED>(step)].arrive();
+    }
+}
+
+template <bool SELECTED>
+__device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& shared) {
+    int step = 0;
+    for (int taken = 0;; ++taken) {
+        shared.keys_full.wait(taken & 1);
+        const int tiles = shared.tiles;
+        if (tiles < 0) return;
+        const KeyTile& keys = shared.keys[taken % 2];
+        const Uniform x = load_uniform(a, keys.s, keys.g);
+        // Of the streamed tiles, those that the warpgroup lets pass before its own.
+        const int group = (static_cast<int>(threadIdx.x) - LOADING) / 128;
+        const int2 seen = seen_by(shared, 4 / GROUPS * group, 4 / GROUPS * (group + 1));
+        const int own = streamed_tiles(seen.x, seen.y);
+        const int before = own > 0 ? streamed_tiles(keys.from, seen.x / StreamTile::POSITIONS * StreamTile::POSITIONS) : tiles;
+        const int after = tiles - before - own;
+        KeyGradients<1> sums = {};
+        __syncwarp();
+        if (own == 0 && static_cast<int>(threadIdx.x) % 32 == 0) shared.keys_empty.arrive();
+        let_pass(shared, step, before);
+        sweep_queries<SELECTED>(x, shared, sums, step, step + own);
+        let_pass(shared, step, after);
+        const int row = key_row(static_cast<int>(threadIdx.x)), lane = static_cast<int>(threadIdx.x) % 32;
+        if constexpr (SELECTED) store_partials(a, keys, sums, row, lane);
+        else store_gradients(a, keys, sums, row, lane);
+    }
+}
+
+template <bool SELECTED>
+__device__ __forceinline__ void sweep_keys(const Arguments& a, KeysShared& shared) {
+    if (threadIdx.x == 0) {
+        shared.keys_full.start(2 * LOADING);
+        shared.keys_empty.start(COMPUTING / 32);
+        for (int s = 0; s < STREAMED; ++s) {
+            shared.full[s].start(2 * LOADING);
+            shared.empty[s].start(COMPUTING / 32);
+        }
+        fence_barriers();
+    }
+    __syncthreads();
+    if (threadIdx.x < LOADING) {
+        give_registers<KEYS_LOADING_REGISTERS>();
+        load_key_tiles<SELECTED>(a, shared);
+    } else {
+        take_registers<KEYS_COMPUTING_REGISTERS>();
+        compute_keys<SELECTED>(a, shared);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_keys_selected(const __grid_constant__ Arguments a) {
+    extern __shared__ __align__(1024) unsigned char memory[];
+    sweep_keys<true>(a, *reinterpret_cast<KeysShared*>(memory));
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_keys_window(const __grid_constant__ Arguments a) {
+    extern __shared__ __align__(1024) unsigned char memory[];
+    sweep_keys<false>(a, *reinterpret_cast<KeysShared*>(memory));
+}
