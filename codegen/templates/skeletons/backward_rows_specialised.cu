@@ -234,6 +234,7 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             } else {
                 wait_products<0>();
             }
+            __syncwarp();
             if (lane == 0) shared.empty[stage].arrive();
         }
         settle(d_q);

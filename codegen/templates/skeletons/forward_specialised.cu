@@ -290,6 +290,7 @@ __device__ __forceinline__ void queue_values(Work& work, Shared& shared) {
 // The values of the tile of keys before are done with.
 __device__ __forceinline__ void release_values(Work& work, Shared& shared, int lane) {
     settle(work.o[0]);
+    __syncwarp();
     if (lane == 0) shared.v_empty[work.values.slot].arrive();
     work.values.advance();
 }
@@ -338,8 +339,9 @@ __device__ __forceinline__ bool weigh_kind(const Uniform& x, Work& work, Shared&
     return weigh<MASKED, COLUMNS>(x, work, columns, scores, shrink, lane);
 }
 
-// Keys and queries that scores were made of are done with.
+// Keys and queries that scores were made of are done with. One lane arrives for its warp, after whose reads.
 __device__ __forceinline__ void release_keys(Work& work, Shared& shared, bool last, int lane) {
+    __syncwarp();
     if (lane != 0) return;
     shared.k_empty[work.keys.slot].arrive();
     if (!QUERIES_IN_REGISTERS && last) shared.q_empty[work.queries.slot].arrive();
