@@ -149,8 +149,13 @@ pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields)
         + 4 * s.tile_q
         + TILE_DATA;
     let (width, _) = rows_slice(problem);
-    let registers = parts(s) * (width / 2 + s.tile_kv + 24) + 48 + split(problem, s);
+    let registers = parts(s) * (width / 2 + s.tile_kv + 24) + 48 + split(problem, s) + more(fields);
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
+}
+
+/// Registers for values of rows and columns beyond those of a gate, lse and delta.
+fn more(fields: Fields) -> u32 {
+    8 * (fields.row + fields.column).saturating_sub(9) as u32
 }
 
 /// The backward's key sweep.
@@ -162,7 +167,7 @@ pub(crate) fn keys_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields)
         + TILE_DATA;
     let (width, _) = slice(problem);
     let operands = if is_half(problem) { split(problem, s) } else { 32 * parts(s) + 3 * s.tile_kv };
-    let registers = parts(s) * (width + s.tile_kv + 16) + 40 + operands;
+    let registers = parts(s) * (width + s.tile_kv + 16) + 40 + operands + more(fields);
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 
