@@ -153,9 +153,10 @@ pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields)
     Need { shared: shared.next_multiple_of(16), registers, threads: 32 * s.warps }
 }
 
-/// Registers for values of rows and columns beyond those of a gate, lse and delta.
+/// Registers for values of rows and columns beyond those of a gate, lse and delta; of many, only some
+/// are held at a time.
 fn more(fields: Fields) -> u32 {
-    8 * (fields.row + fields.column).saturating_sub(9) as u32
+    (8 * (fields.row + fields.column).saturating_sub(9) as u32).min(32)
 }
 
 /// The backward's key sweep.
@@ -218,24 +219,50 @@ pub(crate) fn check_fits(
     s: &PassSchedule,
     need: Need,
 ) -> Result<(), Error> {
-    let infeasible = |needed: String, available: String| Error::Infeasible {
+    // The estimate is rough, and a few spilled registers cost little: far above the limit it is hopeless.
+    let most = need.most_registers(target);
+    let refuse = |needed, available| refused(problem, target, pass, s, needed, available);
+    check_shared(target, need, refuse)?;
+    if need.registers > most + most / 4 {
+        return Err(refuse(registers(need.registers), registers(most)));
+    }
+    Ok(())
+}
+
+/// Shared memory that a block needs and can have.
+pub(crate) fn check_shared(
+    target: &Target,
+    need: Need,
+    refuse: impl Fn(String, String) -> Error,
+) -> Result<(), Error> {
+    let bytes = |x: u32| format!("{x} bytes of shared memory");
+    if need.shared > target.shared_per_block {
+        return Err(refuse(bytes(need.shared), bytes(target.shared_per_block)));
+    }
+    Ok(())
+}
+
+/// Registers of a thread, in words.
+pub(crate) fn registers(count: u32) -> String {
+    format!("{count} registers a thread")
+}
+
+/// The refusal of a sweep, with what it needs and what there is.
+pub(crate) fn refused(
+    problem: &Problem<'_>,
+    target: &Target,
+    pass: &str,
+    s: &PassSchedule,
+    needed: String,
+    available: String,
+) -> Error {
+    Error::Infeasible {
         what: format!("{}, {pass} with {s}", problem.instance.program.name),
         target: target.name(),
         needed,
         available,
         help: "; smaller tiles or fewer stages need less".to_owned(),
-    };
-    if need.shared > target.shared_per_block {
-        let bytes = |x: u32| format!("{x} bytes of shared memory");
-        return Err(infeasible(bytes(need.shared), bytes(target.shared_per_block)));
     }
-    // The estimate is rough, and a few spilled registers cost little: far above the limit it is hopeless.
-    let most = need.most_registers(target);
-    if need.registers > most + most / 4 {
-        let registers = |x: u32| format!("{x} registers a thread");
-        return Err(infeasible(registers(need.registers), registers(most)));
-    }
-    Ok(())
 }
 
 impl Builder<'_> {

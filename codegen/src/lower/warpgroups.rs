@@ -1,7 +1,7 @@
 //! Sweeps in which one warpgroup loads and the others compute (`arch/sm90`): what their schedules need
 //! of a multiprocessor.
 
-use super::matmul::{Fields, Need};
+use super::matmul::{self, Fields, Need};
 use super::module::Builder;
 use crate::plan::Multiply;
 use crate::{Error, Family, PassSchedule, Problem, Target};
@@ -172,20 +172,11 @@ pub(crate) fn check_fits(
     s: &PassSchedule,
     need: Need,
 ) -> Result<(), Error> {
-    let infeasible = |needed: String, available: String| Error::Infeasible {
-        what: format!("{}, {pass} with {s}", problem.instance.program.name),
-        target: target.name(),
-        needed,
-        available,
-        help: "; smaller tiles or fewer stages need less".to_owned(),
-    };
+    let refuse = |needed, available| matmul::refused(problem, target, pass, s, needed, available);
     if !target.families().contains(&Family::Sm90) {
-        return Err(infeasible("instructions of sm90".to_owned(), "none".to_owned()));
+        return Err(refuse("instructions of sm90".to_owned(), "none".to_owned()));
     }
-    if need.shared > target.shared_per_block {
-        let bytes = |x: u32| format!("{x} bytes of shared memory");
-        return Err(infeasible(bytes(need.shared), bytes(target.shared_per_block)));
-    }
+    matmul::check_shared(target, need, refuse)?;
     let [rows, keys] = backward_registers(problem, s);
     let (_, most) = match pass {
         "backward by rows" => rows,
@@ -193,8 +184,7 @@ pub(crate) fn check_fits(
         _ => registers(s, need.registers),
     };
     if need.registers > most {
-        let registers = |x: u32| format!("{x} registers a thread");
-        return Err(infeasible(registers(need.registers), registers(most)));
+        return Err(refuse(matmul::registers(need.registers), matmul::registers(most)));
     }
     Ok(())
 }
