@@ -156,7 +156,7 @@ pub(crate) fn check_shape(
     }
     // A warp that loads copies a quarter of the keys, 16 bytes a lane.
     let pieces = tile_kv / 4 * (problem.instance.d as u32 / 8);
-    if ![32, 64, 128].contains(&tile_kv) || pieces % 32 != 0 {
+    if ![32, 64, 128].contains(&tile_kv) || !pieces.is_multiple_of(32) {
         return refuse(format!(
             "with sm90, tile kv is 64 or 128, or 32 from D 32 on, not {tile_kv}"
         ));
