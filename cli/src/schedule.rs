@@ -26,7 +26,7 @@ pub(crate) struct Change {
     chunk: Option<u32>,
 }
 
-const FORM: &str = "write it as `forward: family sm80 q 128 kv 64 warps 4 stages 2; backward: q 64; \
+const FORM: &str = "write it as `forward: q 128 kv 64 warps 4 stages 2 family sm80; backward: q 64; \
                     chunk 512`, with any of its parts; families are sm80 and sm90";
 
 impl FromStr for Change {

@@ -146,7 +146,8 @@ pub(crate) fn check_shape(
     if tile_q % 64 != 0 || tile_q == 0 || tile_q > 192 || warps != tile_q / 16 + 4 {
         return refuse(format!(
             "with sm90, 64 rows of a tile take four warps and loading takes four more: tile q 64, \
-             128 or 192 and warps 8, 12 or 16, not tile q {tile_q} and warps {warps}"
+             128 or 192 and warps 8, 12 or 16, not tile q {tile_q} and warps {warps}; other shapes \
+             are of family sm80"
         ));
     }
     if pass == "backward" && tile_q > 128 {

@@ -102,10 +102,11 @@ fn emit_refuses_what_it_cannot_do() {
         let mut command = command(here, &format!("emit sparsek-value --stage plan {SHAPE}"));
         Ran::of(&command.arg("--schedule").arg(text).output().expect("the binary starts"))
     };
-    let plan = schedule("forward: kv 32 warps 2; chunk 256").succeeds().stdout;
+    let plan = schedule("forward: family sm80 kv 32 warps 2; chunk 256").succeeds().stdout;
     assert!(plan.contains("chunk 256") && plan.contains("kv 32; warps 2"), "{plan}");
     schedule("forward: q 24").fails(2, &["schedule", "16"]);
-    schedule("forward: q 256 kv 256 warps 8 stages 8")
+    schedule("forward: warps 2").fails(2, &["sm90", "four warps", "family sm80"]);
+    schedule("forward: q 256 kv 256 warps 8 stages 8 family sm80")
         .fails(2, &["bytes of shared memory", "sm_90a"]);
     schedule("forward q 64").fails(2, &["--schedule", "forward: q"]);
 }
