@@ -7,6 +7,7 @@ use super::topk::TopK;
 use super::warpgroups;
 use crate::plan::PairFunction;
 use crate::{Error, Factor, Family, KernelPlan, Module, Problem, Scalar, Schedule, Target};
+use sparsek_dsl::Elem;
 use sparsek_dsl::ir::{Binary, Op, ValueId};
 use std::collections::BTreeSet;
 
@@ -98,6 +99,9 @@ fn pair_functions(b: &mut Builder<'_>, e: &Expressions<'_>, s: &Softmax) -> BTre
     let (unscaled, scale) = without_factor(e, s.logit, &logit);
     logit.results = vec![unscaled];
     b.constant("float", "LOGIT_SCALE", float(scale), "powers of two for 1 of `logit`");
+    // Weights stay far from the largest f16, 2^16, whatever factors a program gives them.
+    let slack = if b.problem.instance.elem == Elem::F16 { 4.0 } else { 8.0 };
+    b.constant("float", "SLACK", float(slack), "powers of two that a share may exceed 1 by");
     let bounded = is_bounded(e, s.weight);
     b.constant("bool", "WEIGHT_BOUNDED", bounded, "a share of 0 has the weight 0");
     let weight = e.body(&[s.weight], Domain::Pair, false);

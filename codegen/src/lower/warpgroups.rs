@@ -6,6 +6,7 @@ use super::module::Builder;
 use crate::plan::Multiply;
 use crate::{Error, Family, PassSchedule, Problem, Target};
 use sparsek_dsl::Elem;
+use sparsek_dsl::ir::{Op, Program, ValueId};
 
 /// Threads of the warpgroup that loads.
 const LOADING: u32 = 128;
@@ -82,14 +83,14 @@ pub(crate) fn forward_need(
 /// What is said of a tile that stays, with what aligns it.
 const TILE_DATA: u32 = 128;
 
-/// The backward's row sweep: two tiles of queries, of which one is being loaded, and streamed keys.
+/// The backward's row sweep: a tile of queries and what is known of two, and streamed keys.
 pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> Need {
-    let buffer =
-        2 * tile_bytes(problem, s.tile_q) + s.tile_q * 4 * (fields.row as u32 + 1) + TILE_DATA;
+    let header = s.tile_q * 4 * (fields.row as u32 + 1) + TILE_DATA;
+    let tile = 2 * tile_bytes(problem, s.tile_q) + 2 * header;
     let d = problem.instance.d as u32;
     // Accumulators of d_q, scores and products, and weights.
     let registers = d / 2 + s.tile_kv + s.tile_kv / 4 + 44 + of_fields(fields);
-    backward_need(problem, s, 2 * buffer.next_multiple_of(1024), fields.column, registers)
+    backward_need(problem, s, tile, fields.column, registers)
 }
 
 /// The backward's key sweep: a tile of keys and streamed rows.
@@ -97,7 +98,7 @@ pub(crate) fn keys_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields)
     let tile = 2 * tile_bytes(problem, s.tile_q) + s.tile_q * 4 * fields.column as u32 + TILE_DATA;
     let (rows, _) = keys_stream(problem, s);
     // Accumulators of d_k and d_v, scores and products.
-    let registers = problem.instance.d as u32 + rows + KEYS_OTHER + of_fields(fields);
+    let registers = problem.instance.d as u32 + rows + keys_other(problem) + of_fields(fields);
     backward_need(problem, s, tile, fields.row + 1, registers)
 }
 
@@ -107,14 +108,37 @@ fn of_fields(fields: Fields) -> u32 {
     64 * (fields.row + fields.column).saturating_sub(9) as u32
 }
 
-/// Registers of the key sweep beside accumulators.
-const KEYS_OTHER: u32 = 48;
+/// Registers of the key sweep beside accumulators, where gates are read to weigh values alone, and where
+/// the gradient of a key or of its score reads them otherwise: the latter spill with less, by what ptxas said
+/// of the built-in kernels.
+fn keys_other(problem: &Problem<'_>) -> u32 {
+    let program = &problem.instance.program;
+    let otherwise = program.ids().any(|v| match &program.node(v).op {
+        Op::StraightThrough(_) => true,
+        Op::Softmax { logit, .. } => reads_gate(program, *logit),
+        _ => false,
+    });
+    if otherwise { 48 } else { 32 }
+}
+
+/// Whether a value is made of a gate.
+fn reads_gate(program: &Program, value: ValueId) -> bool {
+    let mut stack = vec![value];
+    while let Some(v) = stack.pop() {
+        match &program.node(v).op {
+            Op::Sparsek { .. } => return true,
+            op => stack.extend(op.operands()),
+        }
+    }
+    false
+}
 
 /// Rows of a streamed tile of the key sweep and how many such tiles are in flight: those of the schedule,
 /// or twice as many of half their rows, for which there are registers beside two gradients.
 pub(crate) fn keys_stream(problem: &Problem<'_>, s: &PassSchedule) -> (u32, u32) {
     let [_, (_, most)] = backward_registers(problem, s);
-    let halve = problem.instance.d as u32 + s.tile_kv + KEYS_OTHER > most && s.tile_kv > 32;
+    let halve =
+        problem.instance.d as u32 + s.tile_kv + keys_other(problem) > most && s.tile_kv > 32;
     if halve { (s.tile_kv / 2, 2 * s.stages) } else { (s.tile_kv, s.stages) }
 }
 

@@ -49,8 +49,9 @@ __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile
         }
 }
 
-// Adds what later chunks gave to a key to what its first chunk gave. One warp for each key.
-extern "C" __global__ void __launch_bounds__(256) backward_keys_collect(const __grid_constant__ Arguments a) {
+// Adds what later chunks gave to a key to what its first chunk gave. One warp for each key, whose lanes look up the key in 32
+// chunks at a time.
+extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const __grid_constant__ Arguments a) {
     constexpr int WARPS_HERE = 8, BLOCKS = (CHUNK_KEYS + WARPS_HERE - 1) / WARPS_HERE, PER_LANE = (PARTIAL + 31) / 32;
     const int chunk = blockIdx.x / BLOCKS, slot = blockIdx.x % BLOCKS * WARPS_HERE + threadIdx.x / 32, lane = threadIdx.x % 32;
     const int g = blockIdx.y;
@@ -61,23 +62,25 @@ extern "C" __global__ void __launch_bounds__(256) backward_keys_collect(const __
     if (slot >= a.chunk_counts[at]) return;
     const int j = a.chunk_keys[at * CHUNK_KEYS + slot];
     if ((j + WINDOW) / CHUNK != block) return;
-    const int last = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / CHUNK;
+    const int later = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / CHUNK - block;
+    if (later <= 0) return;
     float* own = partial_of(a, g, chunk, slot);
     double total[PER_LANE];
 #pragma unroll
     for (int n = 0; n < PER_LANE; ++n) total[n] = 32 * n + lane < PARTIAL ? own[32 * n + lane] : 0.0f;
-    for (int later = block + 1; later <= last; ++later) {
-        const int id = chunk + later - block;
-        const float* from = partial_of(a, g, id, find_slot(a, g, id, j));
+    for (int base = 1; base <= later; base += 32) {
+        const int its_slot = base + lane <= later ? find_slot(a, g, chunk + base + lane, j) : 0;
+#pragma unroll 1
+        for (int n = 0; n < min(32, later - base + 1); ++n) {
+            const float* from = partial_of(a, g, chunk + base + n, __shfl_sync(~0u, its_slot, n));
 #pragma unroll
-        for (int n = 0; n < PER_LANE; ++n)
-            if (32 * n + lane < PARTIAL) total[n] += from[32 * n + lane];
+            for (int d = 0; d < PER_LANE; ++d)
+                if (32 * d + lane < PARTIAL) total[d] += from[32 * d + lane];
+        }
     }
-    if (last > block) {
 #pragma unroll
-        for (int n = 0; n < PER_LANE; ++n)
-            if (32 * n + lane < PARTIAL) own[32 * n + lane] = static_cast<float>(total[n]);
-    }
+    for (int n = 0; n < PER_LANE; ++n)
+        if (32 * n + lane < PARTIAL) own[32 * n + lane] = static_cast<float>(total[n]);
 }
 
 // Stores the gradients of consecutive keys: the sums over the queries that have them in their windows, and what they were

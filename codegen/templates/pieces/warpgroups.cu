@@ -4,7 +4,27 @@ constexpr int GROUPS = TILE_Q / 64;  // warpgroups that compute
 constexpr int COMPUTING = 128 * GROUPS, LOADING = 128, THREADS = COMPUTING + LOADING;
 
 // Hardware barriers: of the warps that load, of all that compute, and of each warpgroup that computes.
-enum { LOADING_BARRIER = 1, COMPUTING_BARRIER = 2, GROUP_BARRIER = 3 };
+enum { LOADING_BARRIER = 1, COMPUTING_BARRIER = 2, GROUP_BARRIER = 3, TURN_BARRIER = 5 };
+
+// Two warpgroups that compute take turns with the tensor cores, so that one works on pairs while they multiply for the other:
+// sharing them they would end at the same time and fall into step. Both take the same number of turns.
+__device__ __forceinline__ void start_turns(int group) {
+    if (GROUPS == 2 && group == 1) pass(TURN_BARRIER, COMPUTING);
+}
+__device__ __forceinline__ void take_turn(int group) {
+    if (GROUPS == 2) meet(TURN_BARRIER + group, COMPUTING);
+}
+__device__ __forceinline__ void end_turn(int group) {
+    if (GROUPS == 2) pass(TURN_BARRIER + 1 - group, COMPUTING);
+}
+
+// A number that is the same for all of a warp, in a way that the compiler knows: descriptors made of it are computed in the
+// warp's registers, where products need them, and not brought there from a thread's for every product.
+__device__ __forceinline__ int uniform(int x) { return __shfl_sync(~0u, x, 0); }
+
+// Which of the warpgroups that compute the thread belongs to; `group_again` finds it anew, where registers are short.
+__device__ __forceinline__ int own_group() { return uniform((static_cast<int>(threadIdx.x) - LOADING) / 128); }
+__device__ __forceinline__ int group_again() { return (thread_again() - LOADING) / 128; }
 
 // Position in a ring of N buffers.
 template <int N>
@@ -33,33 +53,55 @@ __device__ __forceinline__ bool own_row(int& row) {
     return lane < SHARE<ROWS>;
 }
 
-// Where a vector starts, in units of 16 bytes from the start of a tensor's part: 32 bits reach over 64 GB.
-constexpr unsigned NO_VECTOR = ~0u;
+// 16-byte pieces of a vector, and how many a lane copies of a tile of ROWS rows: piece 32 n + lane of its warp's share is its
+// nth one.
+constexpr int PIECES = D / 8;
+template <int ROWS>
+constexpr int COPIES = (SHARE<ROWS> * PIECES + 31) / 32;
 
-// Starts copying the vectors of the warp's rows of a tile, `own` being that of the lane's own row; rows without one become zero.
-// UNROLLED copies at a time: more keep more addresses in registers.
-template <int ROWS, int UNROLLED>
-__device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsigned own) {
-    constexpr int PIECES = D / 8;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+// The row of a piece within the share, and whether there is one.
+template <int ROWS>
+__device__ __forceinline__ int piece_row(int n) { return min((32 * n + static_cast<int>(threadIdx.x) % 32) / PIECES, SHARE<ROWS> - 1); }
+template <int ROWS>
+__device__ __forceinline__ bool has_piece(int n) {
+    return SHARE<ROWS> * PIECES % 32 == 0 || 32 * n + static_cast<int>(threadIdx.x) % 32 < SHARE<ROWS> * PIECES;
+}
+
+// Where the piece lies in its vector and in the tile.
+__device__ __forceinline__ int piece_from(int n) { return (32 * n + static_cast<int>(threadIdx.x) % 32) % PIECES * 8; }
+template <int ROWS>
+__device__ __forceinline__ int piece_place(int n) {
+    const int first_row = threadIdx.x / 32 * SHARE<ROWS>;
     if constexpr (32 % PIECES == 0) {
-        // A lane has the same piece of every row that it copies, and rows are exchanged in the same way every eight of them.
-        constexpr int STEP = 32 / PIECES;
-        const int first = place<ROWS>(warp * SHARE<ROWS> + lane / PIECES, lane % PIECES * 8);
-        const elem* from = tensor + lane % PIECES * 8;
-#pragma unroll UNROLLED
-        for (int row = 0; row < SHARE<ROWS>; row += STEP) {
-            const unsigned vector = __shfl_sync(~0u, own, row + lane / PIECES);
-            const int turn = row / (64 / PANEL) % (PANEL / 8) * 8;
-            copy_async(to + (first ^ turn) + row * PANEL, from + 8ull * vector, vector != NO_VECTOR);
-        }
+        // The same piece of every row, and rows are exchanged in the same way every eight of them.
+        const int row = 32 / PIECES * n, turn = row / (64 / PANEL) % (PANEL / 8) * 8;
+        return (place<ROWS>(first_row + piece_row<ROWS>(0), piece_from(0)) ^ turn) + row * PANEL;
     } else {
-#pragma unroll 2
-        for (int base = 0; base < SHARE<ROWS> * PIECES; base += 32) {
-            const int at = base + lane, row = at / PIECES, piece = at % PIECES;
-            const unsigned vector = __shfl_sync(~0u, own, min(row, SHARE<ROWS> - 1));
-            if (row >= SHARE<ROWS>) continue;
-            copy_async(to + place<ROWS>(warp * SHARE<ROWS> + row, 8 * piece), tensor + 8ull * vector + 8 * piece, vector != NO_VECTOR);
+        return place<ROWS>(first_row + piece_row<ROWS>(n), piece_from(n));
+    }
+}
+
+// Starts copying the vectors of the warp's rows of a tile, `own` being where that of the lane's own row starts, in units of 16
+// bytes from `tensor`: 32 bits reach over 64 GB. BATCH vectors are exchanged before their copies start, so that the
+// exchanges overlap.
+template <int ROWS, int BATCH>
+__device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsigned own) {
+    constexpr int AT_ONCE = COPIES<ROWS> % BATCH == 0 ? BATCH : 1;
+    constexpr bool SAME_PIECE = 32 % PIECES == 0;
+    // Addresses of bytes, from a base that the compiler does not take apart: one product with an addition each.
+    const unsigned tile = shared_address(to);
+    unsigned long long base = reinterpret_cast<unsigned long long>(tensor + (SAME_PIECE ? piece_from(0) : 0));
+    asm volatile("" : "+l"(base));
+#pragma unroll 1
+    for (int n = 0; n < COPIES<ROWS>; n += AT_ONCE) {
+        unsigned vectors[AT_ONCE];
+#pragma unroll
+        for (int e = 0; e < AT_ONCE; ++e) vectors[e] = __shfl_sync(~0u, own, piece_row<ROWS>(n + e));
+#pragma unroll
+        for (int e = 0; e < AT_ONCE; ++e) {
+            if (!has_piece<ROWS>(n + e)) continue;
+            const unsigned long long from = base + 16ull * vectors[e] + (SAME_PIECE ? 0 : sizeof(elem) * piece_from(n + e));
+            copy_16(tile + static_cast<unsigned>(sizeof(elem)) * piece_place<ROWS>(n + e), from);
         }
     }
 }
@@ -85,3 +127,33 @@ struct alignas(2 * sizeof(T)) Two { T of[2]; };
 
 template <class T>
 __device__ __forceinline__ Two<T> read_two(const T* from) { return *reinterpret_cast<const Two<T>*>(from); }
+
+// Four lanes hold four values each; lane l gets value l of every one of them, in their order.
+__device__ __forceinline__ void transpose(unsigned (&x)[4], int lane) {
+#pragma unroll
+    for (int bit = 1; bit <= 2; bit *= 2)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if (i & bit) continue;
+            const bool upper = lane & bit;
+            const unsigned other = __shfl_xor_sync(~0u, upper ? x[i] : x[i + bit], bit);
+            if (upper) x[i] = other;
+            else x[i + bit] = other;
+        }
+}
+
+// Stores the vector that four lanes hold as row `h` of accumulators, times a factor; 16 bytes at a time where its length allows.
+__device__ __forceinline__ void store_vector(elem* to, const float (&c)[D / 8][4], int h, float factor, bool valid, int lane) {
+    constexpr int WHOLE = D / 8 / 4 * 4;
+#pragma unroll
+    for (int n = 0; n < WHOLE; n += 4) {
+        unsigned x[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) x[i] = pack(c[n + i][2 * h] * factor, c[n + i][2 * h + 1] * factor);
+        transpose(x, lane);
+        if (valid) *reinterpret_cast<uint4*>(to + 8 * (n + lane % 4)) = make_uint4(x[0], x[1], x[2], x[3]);
+    }
+#pragma unroll
+    for (int n = WHOLE; n < D / 8; ++n)
+        if (valid) store_pair(to + 8 * n + lane % 4 * 2, c[n][2 * h] * factor, c[n][2 * h + 1] * factor);
+}

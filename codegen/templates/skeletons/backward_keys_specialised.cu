@@ -97,8 +97,8 @@ __device__ __forceinline__ void load_key_tiles(const Arguments& a, KeysShared& s
         }
         if (own_row<TILE_Q>(own)) shared.columns[own] = c;
         const Vectors k(a.k, a.k_batch, a.k_position, a.k_head, keys.s, 0), v(a.v, a.v_batch, a.v_position, a.v_head, keys.s, 0);
-        copy_vectors<TILE_Q, 1>(shared.k, k.start, j < 0 ? NO_VECTOR : k.of(j, keys.g));
-        copy_vectors<TILE_Q, 1>(shared.v, v.start, j < 0 ? NO_VECTOR : v.of(j, keys.g));
+        copy_vectors<TILE_Q, 2>(shared.k, k.start, k.of(max(j, 0), keys.g));
+        copy_vectors<TILE_Q, 2>(shared.v, v.start, v.of(max(j, 0), keys.g));
         const int first = __reduce_min_sync(~0u, j < 0 ? 0x7fffffff : max(c.from, keys.from));
         const int last = __reduce_max_sync(~0u, j < 0 ? 0 : min(c.to, keys.to));
         if (threadIdx.x % 32 == 0) shared.seen[warp] = {first, last};
@@ -128,8 +128,10 @@ __device__ __forceinline__ void load_key_tiles(const Arguments& a, KeysShared& s
             const bool has_row = own_row<STREAM>(own);
             if (has_row) r = load_row<StreamTile>(a, x, tile, own);
             shared.empty[stage].wait(empty_parity<STREAMED>(step));
-            copy_vectors<STREAM, 2>(shared.q[stage], q.start, r.i < 0 ? NO_VECTOR : q.of(r.i, r.head));
-            copy_vectors<STREAM, 2>(shared.d_o[stage], d_o.start, r.i < 0 ? NO_VECTOR : d_o.of(r.i, r.head));
+            // Rows that stand for no query have the vectors of some.
+            const int i = r.i < 0 ? tile.from : r.i, head = r.i < 0 ? keys.g * GROUP : r.head;
+            copy_vectors<STREAM, 4>(shared.q[stage], q.start, q.of(i, head));
+            copy_vectors<STREAM, 4>(shared.d_o[stage], d_o.start, d_o.of(i, head));
             if (has_row) shared.rows[stage].write(own, r);
             if (threadIdx.x == 0) shared.rows[stage].from[0] = tile.from;
             shared.full[stage].arrive();
@@ -143,16 +145,17 @@ template <bool SELECTED, bool FULL>
 __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys, const StreamedRows& rows,
                                            float (&scores)[STREAM / 8][4], float (&products)[STREAM / 8][4], KeyGradients<1>& sums,
                                            int lane) {
-    const Column columns[2] = {keys[0], keys[8]};
 #pragma unroll
     for (int n = 0; n < STREAM / 8; ++n) {
+        // Keeps the compiler from reading the data of all rows ahead, into registers that there are not.
+        __syncwarp();
         Row r[2];
         rows.read(8 * n + lane % 4 * 2, r);
 #pragma unroll
         for (int e = 0; e < 2; ++e)
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                const Column& c = columns[h];
+                const Column& c = keys[8 * h];
                 const float gate = SELECTED ? gate_of<true>(r[e], c) : 1.0f;
                 // Rows that stand for no query see nothing, in full tiles too.
                 const bool visible = (StreamTile::FILLED || r[e].i >= 0) && sees<FULL>(x, r[e], c);
@@ -168,58 +171,89 @@ __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys,
 // The first row of a tile that a computing thread has; it has the one 8 further too.
 __device__ __forceinline__ int key_row(int thread) { return (thread - LOADING) / 32 * 16 + thread % 32 / 4; }
 
-// Sweeps streamed tiles, up to the step `end`, past the 64 keys of a warpgroup.
+// Starts the products of the 64 keys of a warpgroup and a streamed tile that is there: k · q and v · d_o.
+__device__ __forceinline__ void multiply_rows(const KeysShared& shared, int stage, int group, float (&scores)[STREAM / 8][4],
+                                              float (&products)[STREAM / 8][4]) {
+    const int first = 64 * group * PANEL;
+    start_products();
+    product<TILE_Q, STREAM, STREAM>(scores, descriptor(shared.k + first, 1), descriptor(shared.q[stage], 1));
+    product<TILE_Q, STREAM, STREAM>(products, descriptor(shared.v + first, 1), descriptor(shared.d_o[stage], 1));
+    commit_products();
+}
+
+// What is under way of a streamed tile, then known.
+struct StreamedWork {
+    float scores[STREAM / 8][4], products[STREAM / 8][4];
+    Left of_k[STREAM / 16], of_v[STREAM / 16];
+};
+
+// Starts the sums over a streamed tile's queries: of its weights with d_o and q.
+__device__ __forceinline__ void add_rows_of(const KeysShared& shared, int stage, const StreamedWork& work, KeyGradients<1>& sums) {
+    start_products();
+<% if has_d_v %>    add_weighted<STREAM, D>(sums.d_v[0], work.of_v, descriptor(shared.d_o[stage], STREAM * PANEL / 8), true);
+<% endif %><% if has_d_k %>    add_weighted<STREAM, D>(sums.d_k[0], work.of_k, descriptor(shared.q[stage], STREAM * PANEL / 8), true);
+<% endif %>    commit_products();
+}
+
+// Waits for the products of a streamed tile, and makes weights of them.
 template <bool SELECTED>
-__device__ __forceinline__ void sweep_queries(const Uniform& x, KeysShared& shared, KeyGradients<1>& sums, int& step, int end) {
+__device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShared& shared, int stage, StreamedWork& work, KeyGradients<1>& sums) {
+    wait_products<0>();
+    settle(work.scores);
+    settle(work.products);
+    const int thread = thread_again(), lane = thread % 32, row = key_row(thread);
+    const StreamedRows& rows = shared.rows[stage];
+    const int2 whole = shared.seen_whole[row / 16];
+    if (whole.x <= rows.from[0] && rows.from[0] + StreamTile::POSITIONS <= whole.y)
+        weigh_rows<SELECTED, true>(x, shared.columns + row, rows, work.scores, work.products, sums, lane);
+    else
+        weigh_rows<SELECTED, false>(x, shared.columns + row, rows, work.scores, work.products, sums, lane);
+    round_weights<STREAM>(work.of_k, work.scores);
+    round_weights<STREAM>(work.of_v, work.products);
+}
+
+// Sweeps streamed tiles, from `step` to the one before `end`, past the 64 keys of a warpgroup: in one turn their products, in the
+// next the sums over their queries.
+template <bool SELECTED>
+__device__ __forceinline__ void sweep_queries(const Uniform& x, KeysShared& shared, KeyGradients<1>& sums, int& step, int end, int group) {
 #pragma unroll 1
     for (; step < end; ++step) {
-        const int stage = stage_of<STREAMED>(step);
-        float scores[STREAM / 8][4], products[STREAM / 8][4];
+        StreamedWork work;
+        const int stage = uniform(stage_of<STREAMED>(step));
         shared.full[stage].wait(full_parity<STREAMED>(step));
-        const int first = (static_cast<int>(threadIdx.x) - LOADING) / 128 * 64 * PANEL;
-        start_products();
-        product<TILE_Q, STREAM, STREAM>(scores, descriptor(shared.k + first, 1), descriptor(shared.q[stage], 1));
-        product<TILE_Q, STREAM, STREAM>(products, descriptor(shared.v + first, 1), descriptor(shared.d_o[stage], 1));
-        commit_products();
+        take_turn(group_again());
+        multiply_rows(shared, stage, group, work.scores, work.products);
+        end_turn(group_again());
+        weigh_streamed<SELECTED>(x, shared, stage, work, sums);
+        if (step + 1 == end) shared.keys_empty.arrive();
+        take_turn(group_again());
+        add_rows_of(shared, stage, work, sums);
+        end_turn(group_again());
         wait_products<0>();
-        settle(scores);
-        settle(products);
-        const StreamedRows& rows = shared.rows[stage];
-        const int lane = static_cast<int>(threadIdx.x) % 32, row = key_row(static_cast<int>(threadIdx.x));
-        const int2 whole = shared.seen_whole[row / 16];
-        if (whole.x <= rows.from[0] && rows.from[0] + StreamTile::POSITIONS <= whole.y)
-            weigh_rows<SELECTED, true>(x, shared.columns + row, rows, scores, products, sums, lane);
-        else
-            weigh_rows<SELECTED, false>(x, shared.columns + row, rows, scores, products, sums, lane);
-        __syncwarp();
-        if (lane == 0 && step + 1 == end) shared.keys_empty.arrive();
-        Left of_k[STREAM / 16], of_v[STREAM / 16];
-        round_weights<STREAM>(of_k, scores);
-        round_weights<STREAM>(of_v, products);
-        start_products();
-<% if has_d_v %>        add_weighted<STREAM, D>(sums.d_v[0], of_v, descriptor(shared.d_o[stage], STREAM * PANEL / 8), true);
-<% endif %><% if has_d_k %>        add_weighted<STREAM, D>(sums.d_k[0], of_k, descriptor(shared.q[stage], STREAM * PANEL / 8), true);
-<% endif %>        commit_products();
-        wait_products<0>();
-        if (static_cast<int>(threadIdx.x) % 32 == 0) shared.empty[stage].arrive();
+        shared.empty[stage].arrive();
     }
     settle(sums.d_k[0]);
     settle(sums.d_v[0]);
 }
 
-// Lets streamed tiles pass in which nobody sees a key of the warpgroup.
+// Lets streamed tiles pass in which nobody sees a key of the warpgroup, and as many turns.
 __device__ __forceinline__ void let_pass(KeysShared& shared, int& step, int tiles) {
 #pragma unroll 1
     for (; tiles > 0; --tiles, ++step) {
         shared.full[stage_of<STREAMED>(step)].wait(full_parity<STREAMED>(step));
-        __syncwarp();
-        if (static_cast<int>(threadIdx.x) % 32 == 0) shared.empty[stage_of<STREAMED>(step)].arrive();
+        shared.empty[stage_of<STREAMED>(step)].arrive();
+        for (int turns = 0; turns < 2; ++turns) {
+            take_turn(group_again());
+            end_turn(group_again());
+        }
     }
 }
 
 template <bool SELECTED>
 __device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& shared) {
     int step = 0;
+    const int group = own_group();
+    start_turns(group_again());
     for (int taken = 0;; ++taken) {
         shared.keys_full.wait(taken & 1);
         const int tiles = shared.tiles;
@@ -227,18 +261,16 @@ __device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& sha
         const KeyTile& keys = shared.keys[taken % 2];
         const Uniform x = load_uniform(a, keys.s, keys.g);
         // Of the streamed tiles, those that the warpgroup lets pass before its own.
-        const int group = (static_cast<int>(threadIdx.x) - LOADING) / 128;
         const int2 seen = seen_by(shared, 4 / GROUPS * group, 4 / GROUPS * (group + 1));
         const int own = streamed_tiles(seen.x, seen.y);
         const int before = own > 0 ? streamed_tiles(keys.from, seen.x / StreamTile::POSITIONS * StreamTile::POSITIONS) : tiles;
         const int after = tiles - before - own;
         KeyGradients<1> sums = {};
-        __syncwarp();
-        if (own == 0 && static_cast<int>(threadIdx.x) % 32 == 0) shared.keys_empty.arrive();
+        if (own == 0) shared.keys_empty.arrive();
         let_pass(shared, step, before);
-        sweep_queries<SELECTED>(x, shared, sums, step, step + own);
+        sweep_queries<SELECTED>(x, shared, sums, step, step + own, group);
         let_pass(shared, step, after);
-        const int row = key_row(static_cast<int>(threadIdx.x)), lane = static_cast<int>(threadIdx.x) % 32;
+        const int thread = thread_again(), row = key_row(thread), lane = thread % 32;
         if constexpr (SELECTED) store_partials(a, keys, sums, row, lane);
         else store_gradients(a, keys, sums, row, lane);
     }
@@ -248,10 +280,10 @@ template <bool SELECTED>
 __device__ __forceinline__ void sweep_keys(const Arguments& a, KeysShared& shared) {
     if (threadIdx.x == 0) {
         shared.keys_full.start(2 * LOADING);
-        shared.keys_empty.start(COMPUTING / 32);
+        shared.keys_empty.start(COMPUTING);
         for (int s = 0; s < STREAMED; ++s) {
             shared.full[s].start(2 * LOADING);
-            shared.empty[s].start(COMPUTING / 32);
+            shared.empty[s].start(COMPUTING);
         }
         fence_barriers();
     }

@@ -1,64 +1,66 @@
 // The row sweep: a tile of queries stays, the keys it sees stream past. Gives d_q and sums over keys. One warpgroup works on
-// pairs while the tensor cores multiply for the other.
+// pairs while the tensor cores multiply for the other: its weights with the keys they are of, and its rows with the keys
+// that come next.
 
-// The data of a streamed tile's columns, value by value: those of neighbouring columns are read together.
-struct StreamedColumns {
-    int from[TILE_KV], to[TILE_KV];
-    int j[TILE_KV];
-<% if uses_gate %>    float score[TILE_KV];
-<% endif %><% for f in column_fields %>    ${ f.ty }$ ${ f.name }$[TILE_KV];
-<% endfor %>
-    __device__ __forceinline__ void write(int at, const Column& c) {
-        from[at] = c.from;
-        to[at] = c.to;
-        j[at] = c.j;
-<% if uses_gate %>        score[at] = c.score;
-<% endif %><% for f in column_fields %>        ${ f.name }$[at] = c.${ f.name }$;
-<% endfor %>    }
-
-    // Columns `at`, which is even, and `at` + 1.
-    __device__ __forceinline__ void read(int at, Column (&c)[2]) const {
-        const auto two_from = read_two(from + at), two_to = read_two(to + at), two_j = read_two(j + at);
-<% if uses_gate %>        const auto two_score = read_two(score + at);
-<% endif %><% for f in column_fields %>        const auto two_${ f.name }$ = read_two(${ f.name }$ + at);
-<% endfor %>#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-            c[e].from = two_from.of[e];
-            c[e].to = two_to.of[e];
-            c[e].j = two_j.of[e];
-<% if uses_gate %>            c[e].score = two_score.of[e];
-<% endif %><% for f in column_fields %>            c[e].${ f.name }$ = two_${ f.name }$.of[e];
-<% endfor %>        }
-    }
-};
-
-// A tile of queries that stays: its vectors, what is known of its rows, how many tiles of columns stream past, and how many
-// columns every row sees: selected keys, then all.
-struct RowsBuffer {
-    alignas(1024) elem q[TILE_Q * D];
-    alignas(1024) elem d_o[TILE_Q * D];
+// What is known of a tile of queries that stays: its rows, how many tiles of columns stream past, and how many columns every
+// row sees: selected keys, then all.
+struct RowsHeader {
     Row rows[TILE_Q];
     float threshold[TILE_Q];
     Tile tile;
     int tiles, lasting, seen;
 };
 
-// The next tile of queries is there when one is done.
-constexpr int ROW_BUFFERS = 2;
+// A tile is stored while the vectors of the next one are copied.
+constexpr int HEADERS = 2;
 
 struct RowsShared {
-    RowsBuffer buffers[ROW_BUFFERS];
+    alignas(1024) elem q[TILE_Q * D];
+    alignas(1024) elem d_o[TILE_Q * D];
     alignas(1024) elem k[STAGES][TILE_KV * D];
     alignas(1024) elem v[STAGES][TILE_KV * D];
+    RowsHeader headers[HEADERS];
     StreamedColumns columns[STAGES];
     int next;
-    Barrier rows_full[ROW_BUFFERS], rows_empty[ROW_BUFFERS], full[STAGES], empty[STAGES];
+    Barrier rows_full[HEADERS], headers_empty[HEADERS], queries_empty, full[STAGES], empty[STAGES];
 };
 static_assert(sizeof(RowsShared) <= ROWS_SHARED, "the launch gives less");
+
+// Tiles of columns of a tile of queries: at least one, which may be empty.
+__device__ __forceinline__ int tile_steps(const TileColumns& all) { return max(1, (all.total + TILE_KV - 1) / TILE_KV); }
 
 // How a tile of columns is treated: pairs one by one, all of them seen, or all of them seen in the window, where gates are 1.
 enum Kind { MASKED, FULL, WINDOWED };
 
+// Announces a tile of queries, number `taken` of the block, and starts copying its vectors.
+__device__ __forceinline__ void announce(const Arguments& a, const Uniform& x, const Tile& tile, const TileColumns& all, RowsShared& shared,
+                                         int taken) {
+    RowsHeader& header = shared.headers[taken % HEADERS];
+    int own;
+    Row r = {};
+    r.i = -1;
+    const bool has_row = own_row<TILE_Q>(own);
+    if (has_row) r = load_row<RowTile>(a, x, tile, own);
+    const Vectors q(a.q, a.q_batch, a.q_position, a.q_head, tile.s, tile.from);
+    const Vectors d_o(a.d_o, a.d_o_batch, a.d_o_position, a.d_o_head, tile.s, tile.from);
+    // Rows that stand for no query have the vectors of some.
+    const int i = r.i < 0 ? 0 : r.i - tile.from, head = r.i < 0 ? tile.g * GROUP : r.head;
+    shared.headers_empty[taken % HEADERS].wait(empty_parity<HEADERS>(taken));
+    if (has_row) header.rows[own] = r;
+    if (threadIdx.x == 0) {
+        header.tile = tile;
+        header.tiles = tile_steps(all);
+        header.lasting = all.lasting;
+        header.seen = all.shared;
+    }
+    shared.queries_empty.wait(empty_parity<1>(taken));
+    copy_vectors<TILE_Q, 8>(shared.q, q.start, q.of(i, head));
+    copy_vectors<TILE_Q, 8>(shared.d_o, d_o.start, d_o.of(i, head));
+    shared.rows_full[taken % HEADERS].arrive();
+    shared.rows_full[taken % HEADERS].arrive_when_copied();
+}
+
+// Looks tiles of queries up and copies what they need: the first keys before the queries, which wait for the tile before.
 __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& shared) {
     const int blocks = block_count<POSITIONS>(a);
     int step = 0;
@@ -67,39 +69,18 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
         long long id;
         do id = take_next(a.taken, shared.next);
         while (id < blocks * a.hkv && !find_tile<RowTile>(a, id % blocks, id / blocks, tile));
-        const int b = taken % ROW_BUFFERS;
-        RowsBuffer& buffer = shared.buffers[b];
         if (id >= blocks * a.hkv) {
-            shared.rows_empty[b].wait(taken / ROW_BUFFERS & 1 ^ 1);
-            buffer.tiles = -1;
-            shared.rows_full[b].arrive();
-            shared.rows_full[b].arrive_when_copied();
+            shared.headers_empty[taken % HEADERS].wait(empty_parity<HEADERS>(taken));
+            shared.headers[taken % HEADERS].tiles = -1;
+            shared.rows_full[taken % HEADERS].arrive();
+            shared.rows_full[taken % HEADERS].arrive_when_copied();
             return;
         }
         const TileColumns all = tile_columns(a, tile);
-        const int tiles = (all.total + TILE_KV - 1) / TILE_KV;
+        const int tiles = tile_steps(all);
         const Uniform x = load_uniform(a, tile.s, tile.g);
-        int own;
-        Row r = {};
-        r.i = -1;
-        const bool has_row = own_row<TILE_Q>(own);
-        if (has_row) r = load_row<RowTile>(a, x, tile, own);
-        shared.rows_empty[b].wait(taken / ROW_BUFFERS & 1 ^ 1);
-        const Vectors q(a.q, a.q_batch, a.q_position, a.q_head, tile.s, tile.from);
-        const Vectors d_o(a.d_o, a.d_o_batch, a.d_o_position, a.d_o_head, tile.s, tile.from);
-        copy_vectors<TILE_Q, 1>(buffer.q, q.start, r.i < 0 ? NO_VECTOR : q.of(r.i - tile.from, r.head));
-        copy_vectors<TILE_Q, 1>(buffer.d_o, d_o.start, r.i < 0 ? NO_VECTOR : d_o.of(r.i - tile.from, r.head));
-        if (has_row) buffer.rows[own] = r;
-        if (threadIdx.x == 0) {
-            buffer.tile = tile;
-            buffer.tiles = tiles;
-            buffer.lasting = all.lasting;
-            buffer.seen = all.shared;
-        }
-        shared.rows_full[b].arrive();
-        shared.rows_full[b].arrive_when_copied();
-
         const Vectors k(a.k, a.k_batch, a.k_position, a.k_head, tile.s, 0), v(a.v, a.v_batch, a.v_position, a.v_head, tile.s, 0);
+        int own;
         const bool has_column = own_row<TILE_KV>(own);
         bool window = false;
         int j = has_column ? column_key(all, own, window) : -1;
@@ -107,14 +88,16 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
         for (int t = 0; t < tiles; ++t, ++step) {
             const Column c = load_column(a, x, tile, j, window);
             const int stage = stage_of<STAGES>(step);
-            const unsigned own_k = j < 0 ? NO_VECTOR : k.of(j, tile.g), own_v = j < 0 ? NO_VECTOR : v.of(j, tile.g);
+            const int key = j < 0 ? tile.from : j;  // columns without a key are masked
+            const unsigned own_k = k.of(key, tile.g), own_v = v.of(key, tile.g);
             j = t + 1 < tiles && has_column ? column_key(all, (t + 1) * TILE_KV + own, window) : -1;
             shared.empty[stage].wait(empty_parity<STAGES>(step));
-            copy_vectors<TILE_KV, 4>(shared.k[stage], k.start, own_k);
-            copy_vectors<TILE_KV, 4>(shared.v[stage], v.start, own_v);
+            copy_vectors<TILE_KV, 8>(shared.k[stage], k.start, own_k);
+            copy_vectors<TILE_KV, 8>(shared.v[stage], v.start, own_v);
             if (has_column) shared.columns[stage].write(own, c);
             shared.full[stage].arrive();
             shared.full[stage].arrive_when_copied();
+            if (t == 0) announce(a, x, tile, all, shared, taken);
         }
     }
 }
@@ -151,14 +134,11 @@ __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries,
     }
 }
 
-// Starts the products of a streamed tile: q · k and d_o · v.
-__device__ __forceinline__ void multiply_keys(RowsShared& shared, const RowsBuffer& buffer, int step, int group, float (&scores)[TILE_KV / 8][4],
+// Starts the products of a streamed tile that is there: q · k and d_o · v.
+__device__ __forceinline__ void multiply_keys(const RowsShared& shared, int stage, int group, float (&scores)[TILE_KV / 8][4],
                                               float (&products)[TILE_KV / 8][4]) {
-    const int stage = stage_of<STAGES>(step);
-    shared.full[stage].wait(full_parity<STAGES>(step));
-    start_products();
-    product<TILE_Q, TILE_KV, TILE_KV>(scores, descriptor(buffer.q + 64 * group * PANEL, 1), descriptor(shared.k[stage], 1));
-    product<TILE_Q, TILE_KV, TILE_KV>(products, descriptor(buffer.d_o + 64 * group * PANEL, 1), descriptor(shared.v[stage], 1));
+    product<TILE_Q, TILE_KV, TILE_KV>(scores, descriptor(shared.q + 64 * group * PANEL, 1), descriptor(shared.k[stage], 1));
+    product<TILE_Q, TILE_KV, TILE_KV>(products, descriptor(shared.d_o + 64 * group * PANEL, 1), descriptor(shared.v[stage], 1));
     commit_products();
 }
 
@@ -173,11 +153,9 @@ __device__ __forceinline__ void store_rows(const Arguments& a, const Uniform& x,
         for (int n = 0; n < ROW_SUMS; ++n) sum[n] = row_sum(sums.sums[h][n]);
         const float of_threshold = row_sum(sums.threshold[h]);
         if (lane % 4 == 0) threshold[row + 8 * h] = r.i < 0 ? 0.0f : of_threshold;
-        if (r.i < 0) continue;
 <% if has_d_q %>        elem* to = a.d_q + tile.s.row * a.d_q_batch + token * a.d_q_position + r.head * a.d_q_head;
-#pragma unroll
-        for (int n = 0; n < D / 8; ++n) store_pair(to + 8 * n + lane % 4 * 2, d_q[n][2 * h], d_q[n][2 * h + 1]);
-<% endif %>        if (lane % 4 == 0) store_row_values(a, x, tile.s, tile.g, r, sum);
+        store_vector(to, d_q, h, 1.0f, r.i >= 0, lane);
+<% endif %>        if (r.i >= 0 && lane % 4 == 0) store_row_values(a, x, tile.s, tile.g, r, sum);
     }
 }
 <% if has_threshold %>
@@ -196,52 +174,66 @@ __device__ __forceinline__ void store_threshold(const Arguments& a, const Tile& 
     }
 }
 <% endif %>
+// The first of the two rows that a computing thread has.
+__device__ __forceinline__ int first_row(int thread) { return (thread - LOADING) / 32 * 16 + thread % 32 / 4; }
+
 __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& shared) {
-    const int thread = threadIdx.x - LOADING, group = thread / 128, lane = thread % 32;
-    const int row = 64 * group + thread % 128 / 32 * 16 + lane / 4;
+    const int group = own_group();
     int step = 0;
+    start_turns(group);
     for (int taken = 0;; ++taken) {
-        const int b = taken % ROW_BUFFERS;
-        RowsBuffer& buffer = shared.buffers[b];
-        shared.rows_full[b].wait(taken / ROW_BUFFERS & 1);
-        const int tiles = buffer.tiles, lasting = buffer.lasting, seen = buffer.seen;
+        RowsHeader& header = shared.headers[taken % HEADERS];
+        shared.rows_full[taken % HEADERS].wait(full_parity<HEADERS>(taken));
+        const int tiles = header.tiles;
         if (tiles < 0) return;
-        const Uniform x = load_uniform(a, buffer.tile.s, buffer.tile.g);
-        const Row* rows = buffer.rows + row;
+        const Uniform x = load_uniform(a, header.tile.s, header.tile.g);
         RowSums sums = {};
         float d_q[D / 8][4] = {};
         float scores[TILE_KV / 8][4], products[TILE_KV / 8][4];
-        if (tiles > 0) multiply_keys(shared, buffer, step, group, scores, products);
+        const int first = uniform(stage_of<STAGES>(step));
+        shared.full[first].wait(full_parity<STAGES>(step));
+        take_turn(group);
+        start_products();
+        multiply_keys(shared, first, group, scores, products);
+        end_turn(group);
 #pragma unroll 1
         for (int t = 0; t < tiles; ++t, ++step) {
-            const int stage = stage_of<STAGES>(step);
+            const int stage = uniform(stage_of<STAGES>(step)), next = uniform(stage_of<STAGES>(step + 1));
             wait_products<0>();
             settle(scores);
             settle(products);
+            const bool more = t + 1 < tiles;
+            if (!more) shared.queries_empty.arrive();
             const StreamedColumns& columns = shared.columns[stage];
+            const int thread = thread_again(), lane = thread % 32;
+            const Row* rows = header.rows + first_row(thread);
             // Columns that all rows see come first: the selected ones, then the window's.
-            if ((t + 1) * TILE_KV > seen) weigh_keys<MASKED>(x, rows, columns, scores, products, sums, lane);
-            else if (t * TILE_KV < lasting) weigh_keys<FULL>(x, rows, columns, scores, products, sums, lane);
+            if ((t + 1) * TILE_KV > header.seen) weigh_keys<MASKED>(x, rows, columns, scores, products, sums, lane);
+            else if (t * TILE_KV < header.lasting) weigh_keys<FULL>(x, rows, columns, scores, products, sums, lane);
             else weigh_keys<WINDOWED>(x, rows, columns, scores, products, sums, lane);
             Left weights[TILE_KV / 16];
             round_weights<TILE_KV>(weights, scores);
+            if (more) shared.full[next].wait(full_parity<STAGES>(step + 1));
+            take_turn(group);
             start_products();
 <% if has_d_q %>            add_weighted<TILE_KV, D>(d_q, weights, descriptor(shared.k[stage], TILE_KV * PANEL / 8), true);
 <% endif %>            commit_products();
-            if (t + 1 < tiles) {
-                multiply_keys(shared, buffer, step + 1, group, scores, products);
+            if (more) {
+                start_products();
+                multiply_keys(shared, next, group, scores, products);
+                end_turn(group);
                 wait_products<1>();
             } else {
+                end_turn(group);
                 wait_products<0>();
             }
-            __syncwarp();
-            if (lane == 0) shared.empty[stage].arrive();
+            shared.empty[stage].arrive();
         }
         settle(d_q);
-        store_rows(a, x, buffer.tile, rows, sums, d_q, buffer.threshold, row, lane);
-<% if has_threshold %>        store_threshold(a, buffer.tile, buffer.threshold, group);
-<% endif %>        __syncwarp();
-        if (lane == 0) shared.rows_empty[b].arrive();
+        const int thread = thread_again(), row = first_row(thread);
+        store_rows(a, x, header.tile, header.rows + row, sums, d_q, header.threshold, row, thread % 32);
+<% if has_threshold %>        store_threshold(a, header.tile, header.threshold, group);
+<% endif %>        shared.headers_empty[taken % HEADERS].arrive();
     }
 }
 
@@ -249,13 +241,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_rows(const __g
     extern __shared__ __align__(1024) unsigned char memory[];
     RowsShared& shared = *reinterpret_cast<RowsShared*>(memory);
     if (threadIdx.x == 0) {
-        for (int b = 0; b < ROW_BUFFERS; ++b) {
-            shared.rows_full[b].start(2 * LOADING);
-            shared.rows_empty[b].start(COMPUTING / 32);
+        for (int h = 0; h < HEADERS; ++h) {
+            shared.rows_full[h].start(2 * LOADING);
+            shared.headers_empty[h].start(COMPUTING);
         }
+        shared.queries_empty.start(COMPUTING);
         for (int s = 0; s < STAGES; ++s) {
             shared.full[s].start(2 * LOADING);
-            shared.empty[s].start(COMPUTING / 32);
+            shared.empty[s].start(COMPUTING);
         }
         fence_barriers();
     }

@@ -12,6 +12,7 @@
 <% include "pieces/topk_tiles.cu" %>
 <% include "pieces/tile_columns.cu" %>
 <% include "pieces/warpgroups.cu" %>
+<% include "pieces/streamed_columns.cu" %>
 <% if row_dots %><% include "pieces/row_dots.cu" %>
 <% endif %><% if has_rows %><% include "pieces/row_values.cu" %>
 <% include "skeletons/backward_rows_specialised.cu" %>

@@ -12,12 +12,10 @@
 <% include "pieces/topk_tiles.cu" %>
 <% include "pieces/tile_columns.cu" %>
 <% include "pieces/softmax.cu" %>
-// A block stays on its multiprocessor and takes tiles of queries in turn. One warpgroup loads: it looks up what a tile is and
-// which keys it sees, and copies rows of queries, keys and values as far ahead as shared memory allows. The others compute,
-// 64 rows each: while the tensor cores multiply one tile of keys, the softmax of the one before is worked on, from the
-// last tile of keys of a tile of queries on to the first of the next.
-constexpr int GROUPS = TILE_Q / 64;  // warpgroups that compute
-constexpr int COMPUTING = 128 * GROUPS, LOADING = 128, THREADS = COMPUTING + LOADING;
+<% include "pieces/warpgroups.cu" %>
+<% include "pieces/streamed_columns.cu" %>
+// While the tensor cores multiply one tile of keys, the softmax of the one before is worked on, from the last tile of keys of
+// a tile of queries on to the first of the next.
 constexpr int ROWS_OF_LOADER = (TILE_Q + LOADING - 1) / LOADING;  // whose values one loading thread reads
 constexpr int HEADERS = QUERY_BUFFERS + 1;  // of tiles of queries: a tile is stored after its queries are free
 constexpr int SLOTS = STAGES + 1;    // of keys' data, which are read until a tile's weights are made, after its keys are free
@@ -35,7 +33,7 @@ struct Shared {
     alignas(1024) elem v[STAGES][TILE_KV * D];
     Barrier q_full[QUERY_BUFFERS], q_empty[QUERY_BUFFERS];
     Barrier k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
-    Column columns[SLOTS][TILE_KV];
+    StreamedColumns columns[SLOTS];
     Header headers[HEADERS];
     Row rows[QUERY_BUFFERS][TILE_Q];
 };
@@ -60,60 +58,6 @@ __device__ __forceinline__ int tile_steps(int columns) { return max(1, (columns 
 // Tiles of keys whose pairs are all seen and not all in the window: columns that all rows see come first, the selected ones
 // and then the window's.
 __device__ __forceinline__ int full_steps(const TileColumns& all) { return min((all.lasting + TILE_KV - 1) / TILE_KV, all.shared / TILE_KV); }
-
-// The part of a tile's columns whose keys and data one warp of the loading warpgroup looks after, one to a lane.
-constexpr int SHARE = TILE_KV / 4;
-
-// One vector of each key of a tile in device memory: address of the lane's first 16 bytes, and bytes between positions.
-struct Vectors {
-    unsigned long long start, position;
-
-    __device__ __forceinline__ Vectors(const elem* of, long long batch, long long position, long long head, const Tile& tile)
-        : start(reinterpret_cast<unsigned long long>(of + tile.s.row * batch + tile.s.start * position + tile.g * head)),
-          position(position * sizeof(elem)) {}
-
-    __device__ __forceinline__ unsigned long long of(unsigned key) const {
-        const unsigned low = static_cast<unsigned>(position), high = static_cast<unsigned>(position >> 32);
-        return start + static_cast<unsigned long long>(key) * low + (static_cast<unsigned long long>(key * high) << 32);
-    }
-};
-
-// 16-byte pieces of a vector, copies of a lane in one tile of keys, and how many of them are under way together.
-constexpr int PIECES = D / 8, COPIES = SHARE * PIECES / 32, BATCH = COPIES % 8 == 0 ? 8 : COPIES % 4 == 0 ? 4 : COPIES % 3 == 0 ? 3 : 1;
-
-// Where a lane's pieces go in a tile, in bytes: the same in every tile, so that no step computes it. Eight rows further on
-// the exchange of pieces is the same again.
-struct Places {
-    static constexpr int PERIOD = 32 % PIECES > 0 ? COPIES : PIECES > 4 ? PIECES / 4 : 1;
-    unsigned first[PERIOD];
-
-    __device__ __forceinline__ Places(int warp, int lane) {
-#pragma unroll
-        for (int n = 0; n < PERIOD; ++n) {
-            const int piece = 32 * n + lane;
-            first[n] = place<TILE_KV>(warp * SHARE + piece / PIECES, piece % PIECES * 8) * static_cast<unsigned>(sizeof(elem));
-        }
-    }
-
-    __device__ __forceinline__ unsigned at(int n) const {
-        return first[n % PERIOD] + n / PERIOD * (PERIOD * 32 / PIECES) * PANEL * static_cast<unsigned>(sizeof(elem));
-    }
-};
-
-// Starts copying those of the warp's share, `key` being the lane's own. Several keys are exchanged before their copies
-// start, so that the exchanges overlap.
-__device__ __forceinline__ void copy_rows(const Vectors& from, const Places& places, elem* tile, unsigned key, int lane) {
-    const unsigned base = shared_address(tile);
-#pragma unroll
-    for (int first = 0; first < COPIES; first += BATCH) {
-        unsigned keys[BATCH];
-#pragma unroll
-        for (int n = 0; n < BATCH; ++n) keys[n] = __shfl_sync(~0u, key, (32 * (first + n) + lane) / PIECES);
-#pragma unroll
-        for (int n = 0; n < BATCH; ++n)
-            copy_16(base + places.at(first + n), from.of(keys[n]) + 16 * ((32 * (first + n) + lane) % PIECES));
-    }
-}
 
 __device__ __forceinline__ void copy_queries(const Arguments& a, const Tile& tile, elem* to, int own) {
 #pragma unroll 4
@@ -153,11 +97,12 @@ __device__ __forceinline__ void announce(const Arguments& a, const Tile& tile, c
 // later. A key is looked up two tiles before it is copied and its data are read one tile before, so that no step waits
 // for either; the first keys are copied before the queries, which wait for the tile of queries before. Columns without a
 // key get any: they are masked.
-__device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, const Places& places, Shared& shared, Loaded& at, int own) {
-    const int warp = own / 32, lane = own % 32, column = warp * SHARE + lane;
+__device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, Shared& shared, Loaded& at, int own) {
+    int column;
+    const bool has_column = own_row<TILE_KV>(column);
     const TileColumns all = tile_columns(a, tile);
     const Uniform x = load_uniform(a, tile.s, tile.g);
-    const Vectors keys(a.k, a.k_batch, a.k_position, a.k_head, tile), values(a.v, a.v_batch, a.v_position, a.v_head, tile);
+    const Vectors keys(a.k, a.k_batch, a.k_position, a.k_head, tile.s, 0), values(a.v, a.v_batch, a.v_position, a.v_head, tile.s, 0);
     Row rows[ROWS_OF_LOADER];
 #pragma unroll
     for (int n = 0; n < ROWS_OF_LOADER; ++n) rows[n] = load_row<RowTile>(a, x, tile, own + n * LOADING);
@@ -174,9 +119,9 @@ __device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, 
             c = load_column(a, x, tile, j, window);
             next = column_key(all, (t + 2) * TILE_KV + column, next_window);
             shared.k_empty[at.keys.slot].wait(at.keys.parity ^ 1);
-            copy_rows(keys, places, shared.k[at.keys.slot], key, lane);
+            copy_vectors<TILE_KV, 8>(shared.k[at.keys.slot], keys.start, keys.of(key, tile.g));
             shared.k_full[at.keys.slot].arrive_when_copied();
-            if (lane < SHARE) shared.columns[at.columns.slot][column] = own_column;
+            if (has_column) shared.columns[at.columns.slot].write(column, own_column);
             shared.k_full[at.keys.slot].arrive();
             at.keys.advance(), at.columns.advance();
         }
@@ -184,7 +129,7 @@ __device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, 
             announce(a, tile, all, rows, shared, at, own);
         } else {
             shared.v_empty[at.values.slot].wait(at.values.parity ^ 1);
-            copy_rows(values, places, shared.v[at.values.slot], key_before, lane);
+            copy_vectors<TILE_KV, 8>(shared.v[at.values.slot], values.start, values.of(key_before, tile.g));
             shared.v_full[at.values.slot].arrive_when_copied();
             at.values.advance();
         }
@@ -194,12 +139,11 @@ __device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, 
 
 __device__ __forceinline__ void load_tiles(const Arguments& a, Shared& shared) {
     const int own = threadIdx.x % LOADING, blocks = block_count<POSITIONS>(a);
-    const Places places(own / 32, own % 32);
     Loaded at;
     // Tiles of one key-value head side by side, so that blocks that run together read the same keys.
     for (unsigned id = blockIdx.x; id < blocks * static_cast<unsigned>(a.hkv); id += gridDim.x) {
         Tile tile;
-        if (find_tile<RowTile>(a, id % blocks, id / blocks, tile)) load_tile(a, tile, places, shared, at, own);
+        if (find_tile<RowTile>(a, id % blocks, id / blocks, tile)) load_tile(a, tile, shared, at, own);
     }
     const unsigned slot = at.queries.slot;
     shared.q_empty[slot].wait(at.queries.parity ^ 1);
@@ -210,44 +154,45 @@ __device__ __forceinline__ void load_tiles(const Arguments& a, Shared& shared) {
 
 // Dot products become logits; unseen pairs −inf.
 template <Kind KIND, int COLUMNS>
-__device__ __forceinline__ void make_logits(const Uniform& x, const Row (&rows)[1][2], const Column* columns,
+__device__ __forceinline__ void make_logits(const Uniform& x, const Row (&rows)[1][2], const StreamedColumns& columns,
                                             float (&scores)[1][COLUMNS / 8][4], int lane) {
     constexpr bool ALL = KIND != MASKED;
 #pragma unroll
-    for (int n = 0; n < COLUMNS / 8; ++n)
+    for (int n = 0; n < COLUMNS / 8; ++n) {
+        Column c[2];
+        columns.read(8 * n + lane % 4 * 2, c);
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
-            const Column& c = columns[8 * n + lane % 4 * 2 + e];
+        for (int e = 0; e < 2; ++e)
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 const Row& r = rows[0][h];
                 float& score = scores[0][n][2 * h + e];
-                const float value = logit(x, r, c, KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c), score);
-                score = sees<ALL>(x, r, c) ? value : -INFINITY_F;
+                const float value = logit(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c[e]), score);
+                score = sees<ALL>(x, r, c[e]) ? value : -INFINITY_F;
             }
-        }
+    }
 }
 
 // Shares of the softmax become weights of the values.
 template <Kind KIND, int COLUMNS>
-__device__ __forceinline__ void make_weights(const Uniform& x, const Row (&rows)[1][2], const Column* columns,
+__device__ __forceinline__ void make_weights(const Uniform& x, const Row (&rows)[1][2], const StreamedColumns& columns,
                                              float (&scores)[1][COLUMNS / 8][4]<% if needs_product %>, const float (&products)[1][COLUMNS / 8][4]<% endif %>, int lane) {
     constexpr bool ALL = KIND != MASKED;
 #pragma unroll
-    for (int n = 0; n < COLUMNS / 8; ++n)
+    for (int n = 0; n < COLUMNS / 8; ++n) {
+        Column c[2];
+        columns.read(8 * n + lane % 4 * 2, c);
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
-            const Column& c = columns[8 * n + lane % 4 * 2 + e];
+        for (int e = 0; e < 2; ++e)
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 const Row& r = rows[0][h];
                 float& p = scores[0][n][2 * h + e];
-                const float gate = KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c);
-                const float value = weight(x, r, c, gate<% if needs_product %>, products[0][n][2 * h + e]<% endif %>, p);
+                const float value = weight(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c[e])<% if needs_product %>, products[0][n][2 * h + e]<% endif %>, p);
                 // Of an unseen pair p is 0, and its weight may be anything where it is not bounded.
                 p = SEES_ALL<ALL> || WEIGHT_BOUNDED || p > 0.0f ? value : 0.0f;
             }
-        }
+    }
 }
 
 // The 64 rows that a warpgroup works on, of which a lane has parts of two, and where it is among the buffers.
@@ -271,9 +216,9 @@ template <int COLUMNS>
 __device__ __forceinline__ void queue_scores(Work& work, Shared& shared, float (&scores)[1][COLUMNS / 8][4]) {
     shared.k_full[work.keys.slot].wait(work.keys.parity);
     start_products();
-    const unsigned long long keys = renewed(descriptor(shared.k[work.keys.slot], 1));
+    const unsigned long long keys = descriptor(shared.k[work.keys.slot], 1);
     if constexpr (QUERIES_IN_REGISTERS) product<TILE_KV, COLUMNS>(scores[0], work.q, keys);
-    else product<TILE_Q, TILE_KV, COLUMNS>(scores[0], renewed(descriptor(shared.q[work.queries.slot] + work.row / 64 * 64 * PANEL, 1)), keys);
+    else product<TILE_Q, TILE_KV, COLUMNS>(scores[0], descriptor(shared.q[work.queries.slot] + work.row / 64 * 64 * PANEL, 1), keys);
     commit_products();
 }
 
@@ -282,22 +227,21 @@ template <int COLUMNS>
 __device__ __forceinline__ void queue_values(Work& work, Shared& shared) {
     shared.v_full[work.values.slot].wait(work.values.parity);
     start_products();
-    add_weighted<COLUMNS, D>(work.o[0], work.weights, renewed(descriptor(shared.v[work.values.slot], TILE_KV * PANEL / 8)), work.begun);
+    add_weighted<COLUMNS, D>(work.o[0], work.weights, descriptor(shared.v[work.values.slot], TILE_KV * PANEL / 8), work.begun);
     commit_products();
     work.begun = true;
 }
 
 // The values of the tile of keys before are done with.
-__device__ __forceinline__ void release_values(Work& work, Shared& shared, int lane) {
+__device__ __forceinline__ void release_values(Work& work, Shared& shared) {
     settle(work.o[0]);
-    __syncwarp();
-    if (lane == 0) shared.v_empty[work.values.slot].arrive();
+    shared.v_empty[work.values.slot].arrive();
     work.values.advance();
 }
 
 // Scores become weights of the values, the softmax taking account of them. Returns whether the output has to shrink.
 template <Kind KIND, int COLUMNS>
-__device__ __forceinline__ bool weigh(const Uniform& x, Work& work, const Column* columns, float (&scores)[1][COLUMNS / 8][4],
+__device__ __forceinline__ bool weigh(const Uniform& x, Work& work, const StreamedColumns& columns, float (&scores)[1][COLUMNS / 8][4],
                                       float (&shrink)[1][2], int lane) {
 <% if needs_product %>    float products[1][COLUMNS / 8][4];
 #pragma unroll
@@ -306,7 +250,7 @@ __device__ __forceinline__ bool weigh(const Uniform& x, Work& work, const Column
         for (int e = 0; e < 4; ++e) products[0][n][e] = scores[0][n][e];
 <% endif %>    make_logits<KIND, COLUMNS>(x, work.rows, columns, scores, lane);
     const bool shrinks = work.softmax.exponentials(scores, shrink);
-    make_weights<KIND, COLUMNS>(x, work.rows, read_again(columns), scores<% if needs_product %>, products<% endif %>, lane);
+    make_weights<KIND, COLUMNS>(x, work.rows, *read_again(&columns), scores<% if needs_product %>, products<% endif %>, lane);
     return shrinks;
 }
 
@@ -315,14 +259,10 @@ __device__ __forceinline__ void store_output(const Arguments& a, const Tile& til
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         int i, head;
-        if (!row_exists<RowTile>(tile, row + 8 * h, i, head)) continue;
+        const bool exists = row_exists<RowTile>(tile, row + 8 * h, i, head);
         elem* to = a.o + tile.s.row * a.o_batch + (tile.s.start + i) * a.o_position + head * a.o_head;
-#pragma unroll
-        for (int n = 0; n < D / 8; ++n) {
-            const float scale = work.softmax.inverse[0][h];
-            store_pair(to + 8 * n + lane % 4 * 2, work.o[0][n][2 * h] * scale, work.o[0][n][2 * h + 1] * scale);
-        }
-        if (lane % 4 == 0) a.lse[(tile.s.row * a.hq + head) * a.n + tile.s.start + i] = work.softmax.lse[0][h];
+        store_vector(to, work.o[0], h, work.softmax.inverse[0][h], exists, lane);
+        if (exists && lane % 4 == 0) a.lse[(tile.s.row * a.hq + head) * a.n + tile.s.start + i] = work.softmax.lse[0][h];
     }
 }
 
@@ -333,16 +273,14 @@ __device__ __forceinline__ Kind kind_of(int full, int windowed, int t) { return 
 template <int COLUMNS>
 __device__ __forceinline__ bool weigh_kind(const Uniform& x, Work& work, Shared& shared, Kind kind, float (&scores)[1][COLUMNS / 8][4],
                                            float (&shrink)[1][2], int lane) {
-    const Column* columns = shared.columns[work.columns.slot];
+    const StreamedColumns& columns = shared.columns[work.columns.slot];
     if (COLUMNS == TILE_KV && kind == FULL) return weigh<FULL, COLUMNS>(x, work, columns, scores, shrink, lane);
     if (COLUMNS == TILE_KV && kind == WINDOWED) return weigh<WINDOWED, COLUMNS>(x, work, columns, scores, shrink, lane);
     return weigh<MASKED, COLUMNS>(x, work, columns, scores, shrink, lane);
 }
 
-// Keys and queries that scores were made of are done with. One lane arrives for its warp, after whose reads.
-__device__ __forceinline__ void release_keys(Work& work, Shared& shared, bool last, int lane) {
-    __syncwarp();
-    if (lane != 0) return;
+// Keys and queries that scores were made of are done with.
+__device__ __forceinline__ void release_keys(Work& work, Shared& shared, bool last) {
     shared.k_empty[work.keys.slot].arrive();
     if (!QUERIES_IN_REGISTERS && last) shared.q_empty[work.queries.slot].arrive();
 }
@@ -356,22 +294,22 @@ __device__ __forceinline__ void attend(const Uniform& x, Work& work, Shared& sha
     queue_values<TILE_KV>(work, shared);
     wait_products<1>();
     settle(scores[0]);
-    release_keys(work, shared, last, lane);
+    release_keys(work, shared, last);
     // Waited for on either way, behind a branch: the compiler would wait before the softmax.
     if (weigh_kind<COLUMNS>(x, work, shared, kind, scores, shrink, lane)) {
         wait_products<0>();
-        release_values(work, shared, lane);
+        release_values(work, shared);
         work.softmax.rescale(work.o, shrink);
     } else {
         wait_products<0>();
-        release_values(work, shared, lane);
+        release_values(work, shared);
     }
     round_weights<COLUMNS>(work.weights, scores[0]);
     work.keys.advance(), work.columns.advance();
 }
 
 __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared) {
-    const int thread = threadIdx.x - LOADING, lane = thread % 32, row = thread / 32 * 16;
+    const int thread = threadIdx.x - LOADING, lane = thread % 32, row = uniform(thread / 32) * 16;
     Work work;
     work.row = row;
     for (;; work.queries.advance(), work.headers.advance()) {
@@ -386,14 +324,13 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         if constexpr (QUERIES_IN_REGISTERS) {
 #pragma unroll
             for (int k = 0; k < D / 16; ++k) work.q[k] = load_left<TILE_Q>(shared.q[slot], row, 16 * k, lane);
-            __syncwarp();
-            if (lane == 0) shared.q_empty[slot].arrive();
+            shared.q_empty[slot].arrive();
         }
         float scores[1][TILE_KV / 8][4], shrink[1][2];
         queue_scores<TILE_KV>(work, shared, scores);
         wait_products<0>();
         settle(scores[0]);
-        release_keys(work, shared, tiles == 1, lane);
+        release_keys(work, shared, tiles == 1);
         work.softmax.start(x, work.rows);
         work.begun = false;
         weigh_kind<TILE_KV>(x, work, shared, kind_of(full, windowed, 0), scores, shrink, lane);
@@ -411,7 +348,7 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         }
         work.softmax.finish();
         wait_products<0>();
-        release_values(work, shared, lane);
+        release_values(work, shared);
         store_output(a, read_again(&header)->tile, work, row + lane / 4, lane);
     }
 }
@@ -422,13 +359,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
     if (threadIdx.x == 0) {
         for (int s = 0; s < QUERY_BUFFERS; ++s) {
             shared.q_full[s].start(2 * LOADING);
-            shared.q_empty[s].start(COMPUTING / 32);
+            shared.q_empty[s].start(COMPUTING);
         }
         for (int s = 0; s < STAGES; ++s) {
             shared.k_full[s].start(2 * LOADING);
             shared.v_full[s].start(LOADING);
-            shared.k_empty[s].start(COMPUTING / 32);
-            shared.v_empty[s].start(COMPUTING / 32);
+            shared.k_empty[s].start(COMPUTING);
+            shared.v_empty[s].start(COMPUTING);
         }
         fence_barriers();
     }

@@ -18,8 +18,12 @@ __device__ __forceinline__ int place(int row, int column) {
 // eight rows are apart, and the swizzle. Operands further on have descriptors that are larger by how far they are.
 constexpr unsigned long long SWIZZLE = PANEL == 64 ? 1 : PANEL == 32 ? 2 : 3, EIGHT_ROWS = PANEL;
 
+// The compiler takes one for new wherever it is asked for: those of operands further on would be computed apart, each with
+// its way from a thread's registers to the warp's, and take longer than the products.
 __device__ __forceinline__ unsigned long long descriptor(const elem* at, unsigned long long panels_apart) {
-    return (shared_address(at) & 0x3ffff) >> 4 | panels_apart << 16 | EIGHT_ROWS << 32 | SWIZZLE << 62;
+    unsigned long long descriptor = (shared_address(at) & 0x3ffff) >> 4 | panels_apart << 16 | EIGHT_ROWS << 32 | SWIZZLE << 62;
+    asm volatile("" : "+l"(descriptor));
+    return descriptor;
 }
 
 // An operand whose inner index runs along the rows of a tile, from column k on.
@@ -28,12 +32,6 @@ __device__ __forceinline__ constexpr unsigned long long along(int k) { return (k
 
 // An operand whose inner index runs across the rows of a tile, from row k on; its columns are those of the tile.
 __device__ __forceinline__ constexpr unsigned long long across(int k) { return k * PANEL / 8; }
-
-// The same descriptor, as if it were new here: those made of it are not made ahead and kept in registers.
-__device__ __forceinline__ unsigned long long renewed(unsigned long long descriptor) {
-    asm volatile("" : "+l"(descriptor));
-    return descriptor;
-}
 
 // A left operand of 64 × 16 in registers, the 16 rows of each warp: rows l/4 and l/4 + 8, columns as accumulators have them.
 struct Left { unsigned x[4]; };

@@ -7,13 +7,14 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool vali
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
 }
 
-// The same without a condition, between addresses.
+// The same without a condition, from an address to one in shared memory.
 __device__ __forceinline__ void copy_16(unsigned to, unsigned long long from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 
 // A barrier in shared memory: its phase ends with the last of a number of arrivals, and phases are told apart by their
-// parity. Until the first phase has ended, waiting for parity 1 returns at once.
+// parity. Until the first phase has ended, waiting for parity 1 returns at once. Every thread that has read a buffer arrives
+// itself, which takes no longer than one lane doing so for its warp, and which tools that look for races can follow.
 struct Barrier {
     unsigned long long state;
 
@@ -61,4 +62,11 @@ __device__ __forceinline__ void take_registers() { asm volatile("setmaxnreg.inc.
 template <class T>
 __device__ __forceinline__ const T* read_again(const T* at) {
     return static_cast<const T*>(__cvta_shared_to_generic(__shfl_sync(~0u, shared_address(at), 0)));
+}
+
+// The thread's number, read anew: spares the registers that would keep what follows from it.
+__device__ __forceinline__ int thread_again() {
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
 }

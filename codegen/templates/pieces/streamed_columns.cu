@@ -1,0 +1,30 @@
+// The data of a streamed tile's columns, value by value: those of neighbouring columns are read together.
+struct StreamedColumns {
+    int from[TILE_KV], to[TILE_KV];
+    int j[TILE_KV];
+<% if uses_gate %>    float score[TILE_KV];
+<% endif %><% for f in column_fields %>    ${ f.ty }$ ${ f.name }$[TILE_KV];
+<% endfor %>
+    __device__ __forceinline__ void write(int at, const Column& c) {
+        from[at] = c.from;
+        to[at] = c.to;
+        j[at] = c.j;
+<% if uses_gate %>        score[at] = c.score;
+<% endif %><% for f in column_fields %>        ${ f.name }$[at] = c.${ f.name }$;
+<% endfor %>    }
+
+    // Columns `at`, which is even, and `at` + 1.
+    __device__ __forceinline__ void read(int at, Column (&c)[2]) const {
+        const auto two_from = read_two(from + at), two_to = read_two(to + at), two_j = read_two(j + at);
+<% if uses_gate %>        const auto two_score = read_two(score + at);
+<% endif %><% for f in column_fields %>        const auto two_${ f.name }$ = read_two(${ f.name }$ + at);
+<% endfor %>#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            c[e].from = two_from.of[e];
+            c[e].to = two_to.of[e];
+            c[e].j = two_j.of[e];
+<% if uses_gate %>            c[e].score = two_score.of[e];
+<% endif %><% for f in column_fields %>            c[e].${ f.name }$ = two_${ f.name }$.of[e];
+<% endfor %>        }
+    }
+};
