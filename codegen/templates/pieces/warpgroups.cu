@@ -86,7 +86,7 @@ __device__ __forceinline__ int piece_place(int n) {
 // exchanges overlap.
 template <int ROWS, int BATCH>
 __device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsigned own) {
-    constexpr int AT_ONCE = COPIES<ROWS> % BATCH == 0 ? BATCH : 1;
+    constexpr int AT_ONCE = COPIES<ROWS> < BATCH ? COPIES<ROWS> : COPIES<ROWS> % BATCH == 0 ? BATCH : 1;
     constexpr bool SAME_PIECE = 32 % PIECES == 0;
     // Addresses of bytes, from a base that the compiler does not take apart: one product with an addition each.
     const unsigned tile = shared_address(to);

@@ -6,6 +6,9 @@ use crate::DType;
 /// Vectors are loaded 16 bytes at a time.
 const VECTOR_BYTES: u64 = 16;
 
+/// Kernels count vectors of a row of the batch in 32 bits.
+const MOST_VECTORS: u64 = u32::MAX as u64;
+
 /// Strides of a contiguous tensor, the last dimension fastest.
 pub(crate) fn contiguous(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![0; shape.len()];
@@ -103,6 +106,13 @@ impl Laid<'_> {
             )));
         }
         let elem = self.dtype.bytes() as u64;
+        if self.reach() > MOST_VECTORS {
+            return Err(self.error(format!(
+                "a row of the batch spans more than the 64 GiB that kernels address in it; strides are {:?} \
+                 elements of {elem} bytes",
+                self.strides
+            )));
+        }
         let aligned = |(dim, stride): (&usize, &usize)| {
             *dim == 1 || (*stride as u64 * elem).is_multiple_of(VECTOR_BYTES)
         };
@@ -114,6 +124,16 @@ impl Laid<'_> {
                 self.strides
             ))),
         }
+    }
+
+    /// How far the last vector of a row of the batch, the first dimension, lies from its first one, in units
+    /// of 16 bytes.
+    fn reach(&self) -> u64 {
+        let steps = self.shape.iter().zip(self.strides).skip(1);
+        let elements = steps
+            .map(|(dim, stride)| (dim.saturating_sub(1) as u64).saturating_mul(*stride as u64));
+        let elements = elements.fold(0, u64::saturating_add);
+        elements.saturating_mul(self.dtype.bytes() as u64) / VECTOR_BYTES
     }
 
     /// No two entries at one place: each dimension steps over everything inside it.
@@ -209,6 +229,11 @@ mod tests {
         let odd = laid(&[2, 5, 4, 16], &[320, 68, 16, 1]).check_vectors().unwrap_err();
         assert!(odd.to_string().contains("16 bytes") && odd.to_string().contains("`x`"), "{odd}");
         assert!(laid(&[2, 1, 4, 16], &[320, 68, 16, 1]).check_vectors().is_ok(), "one position");
+        let far = 1 << 35; // elements: 64 GiB of bf16
+        assert!(laid(&[2, 2, 1, 16], &[16, far - 32, 16, 1]).check_vectors().is_ok());
+        let beyond = laid(&[2, 2, 1, 16], &[16, far, 16, 1]).check_vectors().unwrap_err();
+        assert!(beyond.to_string().contains("64 GiB"), "{beyond}");
+        assert!(laid(&[2, 1, 1, 16], &[far, 16, 16, 1]).check_vectors().is_ok(), "between rows");
         let shifted = Laid { address: 4104, ..laid(&[2, 16], &[16, 1]) };
         assert!(shifted.check_vectors().is_err());
         assert!(Laid { address: 4097, ..laid(&[1], &[1]) }.check().is_err());
