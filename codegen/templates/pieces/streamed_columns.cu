@@ -28,3 +28,9 @@ struct StreamedColumns {
 <% endfor %>        }
     }
 };
+
+// How a tile of columns is treated: pairs one by one, all of them seen, or all of them seen in the window, where gates are 1.
+enum Kind { MASKED, FULL, WINDOWED };
+
+// Tiles of keys of a tile of queries: at least one, which may be empty.
+__device__ __forceinline__ int tile_steps(int columns) { return max(1, (columns + TILE_KV - 1) / TILE_KV); }

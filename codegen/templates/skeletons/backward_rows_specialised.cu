@@ -26,12 +26,6 @@ struct RowsShared {
 };
 static_assert(sizeof(RowsShared) <= ROWS_SHARED, "the launch gives less");
 
-// Tiles of columns of a tile of queries: at least one, which may be empty.
-__device__ __forceinline__ int tile_steps(const TileColumns& all) { return max(1, (all.total + TILE_KV - 1) / TILE_KV); }
-
-// How a tile of columns is treated: pairs one by one, all of them seen, or all of them seen in the window, where gates are 1.
-enum Kind { MASKED, FULL, WINDOWED };
-
 // Announces a tile of queries, number `taken` of the block, and starts copying its vectors.
 __device__ __forceinline__ void announce(const Arguments& a, const Uniform& x, const Tile& tile, const TileColumns& all, RowsShared& shared,
                                          int taken) {
@@ -49,7 +43,7 @@ __device__ __forceinline__ void announce(const Arguments& a, const Uniform& x, c
     if (has_row) header.rows[own] = r;
     if (threadIdx.x == 0) {
         header.tile = tile;
-        header.tiles = tile_steps(all);
+        header.tiles = tile_steps(all.total);
         header.lasting = all.lasting;
         header.seen = all.shared;
     }
@@ -77,7 +71,7 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
             return;
         }
         const TileColumns all = tile_columns(a, tile);
-        const int tiles = tile_steps(all);
+        const int tiles = tile_steps(all.total);
         const Uniform x = load_uniform(a, tile.s, tile.g);
         const Vectors k(a.k, a.k_batch, a.k_position, a.k_head, tile.s, 0), v(a.v, a.v_batch, a.v_position, a.v_head, tile.s, 0);
         int own;

@@ -38,9 +38,6 @@ struct Shared {
     Row rows[QUERY_BUFFERS][TILE_Q];
 };
 
-// How a tile of columns is treated: pairs one by one, all of them seen, or all of them seen in the window, where gates are 1.
-enum Kind { MASKED, FULL, WINDOWED };
-
 // A place in a ring of buffers, and the parity of the phases of its barriers.
 template <int SIZE>
 struct Ring {
@@ -51,9 +48,6 @@ struct Ring {
         if (slot == SIZE) slot = 0, parity ^= 1;
     }
 };
-
-// Tiles of keys of a tile of queries: at least one, which may be empty.
-__device__ __forceinline__ int tile_steps(int columns) { return max(1, (columns + TILE_KV - 1) / TILE_KV); }
 
 // Tiles of keys whose pairs are all seen and not all in the window: columns that all rows see come first, the selected ones
 // and then the window's.
