@@ -166,7 +166,7 @@ pub(crate) fn check_shape(
     if problem.instance.elem == Elem::F32 {
         return refuse("sm90 multiplies 16-bit elements, and these are f32".to_owned());
     }
-    let PassSchedule { tile_q, tile_kv, warps, .. } = *s;
+    let PassSchedule { tile_q, tile_kv, warps, stages, .. } = *s;
     if tile_q % 64 != 0 || tile_q == 0 || tile_q > 192 || warps != tile_q / 16 + 4 {
         return refuse(format!(
             "with sm90, 64 rows of a tile take four warps and loading takes four more: tile q 64, \
@@ -178,6 +178,13 @@ pub(crate) fn check_shape(
         return refuse(format!(
             "with sm90, tile q is 64 or 128, not {tile_q}: a lane that loads has one row"
         ));
+    }
+    if pass == "backward" && stages < 2 {
+        return refuse(
+            "with sm90, stages is at least 2, not 1: the products of the next keys start before \
+             these are done with"
+                .to_owned(),
+        );
     }
     // A warp that loads copies a quarter of the keys, 16 bytes a lane.
     let pieces = tile_kv / 4 * (problem.instance.d as u32 / 8);

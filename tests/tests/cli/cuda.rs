@@ -106,6 +106,7 @@ fn emit_refuses_what_it_cannot_do() {
     assert!(plan.contains("chunk 256") && plan.contains("kv 32; warps 2"), "{plan}");
     schedule("forward: q 24").fails(2, &["schedule", "16"]);
     schedule("forward: warps 2").fails(2, &["sm90", "four warps", "family sm80"]);
+    schedule("backward: stages 1").fails(2, &["sm90", "at least 2"]);
     schedule("forward: q 256 kv 256 warps 8 stages 8 family sm80")
         .fails(2, &["bytes of shared memory", "sm_90a"]);
     schedule("forward q 64").fails(2, &["--schedule", "forward: q"]);
