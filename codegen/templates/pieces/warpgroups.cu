@@ -26,6 +26,9 @@ __device__ __forceinline__ int uniform(int x) { return __shfl_sync(~0u, x, 0); }
 __device__ __forceinline__ int own_group() { return uniform((static_cast<int>(threadIdx.x) - LOADING) / 128); }
 __device__ __forceinline__ int group_again() { return (thread_again() - LOADING) / 128; }
 
+// The first row of a tile that a computing thread has; it has the one 8 further too.
+__device__ __forceinline__ int first_row(int thread) { return (thread - LOADING) / 32 * 16 + thread % 32 / 4; }
+
 // Position in a ring of N buffers.
 template <int N>
 __device__ __forceinline__ int stage_of(int step) { return step % N; }

@@ -168,9 +168,6 @@ __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys,
     }
 }
 
-// The first row of a tile that a computing thread has; it has the one 8 further too.
-__device__ __forceinline__ int key_row(int thread) { return (thread - LOADING) / 32 * 16 + thread % 32 / 4; }
-
 // Starts the products of the 64 keys of a warpgroup and a streamed tile that is there: k · q and v · d_o.
 __device__ __forceinline__ void multiply_rows(const KeysShared& shared, int stage, int group, float (&scores)[STREAM / 8][4],
                                               float (&products)[STREAM / 8][4]) {
@@ -201,7 +198,7 @@ __device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShare
     wait_products<0>();
     settle(work.scores);
     settle(work.products);
-    const int thread = thread_again(), lane = thread % 32, row = key_row(thread);
+    const int thread = thread_again(), lane = thread % 32, row = first_row(thread);
     const StreamedRows& rows = shared.rows[stage];
     const int2 whole = shared.seen_whole[row / 16];
     if (whole.x <= rows.from[0] && rows.from[0] + StreamTile::POSITIONS <= whole.y)
@@ -270,7 +267,7 @@ __device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& sha
         let_pass(shared, step, before);
         sweep_queries<SELECTED>(x, shared, sums, step, step + own, group);
         let_pass(shared, step, after);
-        const int thread = thread_again(), row = key_row(thread), lane = thread % 32;
+        const int thread = thread_again(), row = first_row(thread), lane = thread % 32;
         if constexpr (SELECTED) store_partials(a, keys, sums, row, lane);
         else store_gradients(a, keys, sums, row, lane);
     }

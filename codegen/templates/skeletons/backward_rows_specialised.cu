@@ -168,9 +168,6 @@ __device__ __forceinline__ void store_threshold(const Arguments& a, const Tile& 
     }
 }
 <% endif %>
-// The first of the two rows that a computing thread has.
-__device__ __forceinline__ int first_row(int thread) { return (thread - LOADING) / 32 * 16 + thread % 32 / 4; }
-
 __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& shared) {
     const int group = own_group();
     int step = 0;

@@ -26,7 +26,8 @@ struct Barrier {
         asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&state)) : "memory");
     }
 
-    // Arrives when the copies that this thread has started so far are done.
+    // Arrives when the copies that this thread has started so far are done: for matrix products too, without a fence of their
+    // own. What threads store themselves is read by threads alone.
     __device__ __forceinline__ void arrive_when_copied() {
         asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(&state)) : "memory");
     }
@@ -43,10 +44,6 @@ struct Barrier {
 
 // Makes barriers that one thread has started known to the copies of others.
 __device__ __forceinline__ void fence_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-
-// What this thread has stored to shared memory is read next by matrix products. Not needed for copies that a barrier was
-// told of by `arrive_when_copied`: they are in place when its phase ends.
-__device__ __forceinline__ void fence_stores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // Waits for `threads` threads at the hardware's barrier `id`; arriving there does not wait.
 __device__ __forceinline__ void meet(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
