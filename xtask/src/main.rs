@@ -71,12 +71,10 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// Where cargo builds.
+/// Where NVRTC goes: in the workspace's own `target`, wherever cargo builds, since the runtime looks for it
+/// there.
 fn target() -> PathBuf {
-    match std::env::var_os("CARGO_TARGET_DIR").filter(|v| !v.is_empty()) {
-        Some(folder) => root().join(folder),
-        None => root().join("target"),
-    }
+    root().join("target")
 }
 
 /// Whether a component of the toolchain is there; a minimal installation has neither.
