@@ -47,6 +47,8 @@ pub enum Factor {
     /// Blocks of that many positions, each within one sequence: `rows · ⌈n / p⌉`; for packed
     /// sequences the bound `⌊n / p⌋ + sequences`, of which some stay empty.
     Blocks(u64),
+    /// The same, but none where no sequence is longer than one block.
+    BlocksOfMany(u64),
 }
 
 /// A product of factors: a length, or one dimension of a grid.
@@ -83,6 +85,7 @@ impl fmt::Display for Factor {
             Factor::Hkv => f.write_str("Hkv"),
             Factor::Multiprocessors => f.write_str("multiprocessors"),
             Factor::Blocks(p) => write!(f, "blocks of {p}"),
+            Factor::BlocksOfMany(p) => write!(f, "blocks of {p} if several"),
         }
     }
 }
@@ -99,6 +102,8 @@ impl Factor {
             Factor::Multiprocessors => sizes.multiprocessors,
             Factor::Blocks(p) if sizes.packed => (sizes.n / p).checked_add(sizes.sequences)?,
             Factor::Blocks(p) => sizes.rows.checked_mul(sizes.n.div_ceil(p))?,
+            Factor::BlocksOfMany(p) if sizes.n <= p => 0,
+            Factor::BlocksOfMany(p) => return Factor::Blocks(p).of(sizes),
         })
     }
 }

@@ -27,8 +27,8 @@ pub struct PassSchedule {
 /// Everything chosen for one kernel on one target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Schedule {
-    /// Queries of one chunk of the plan, and of one work item of the backward's key sweep: a power
-    /// of two from 128 to 4096, a multiple of the positions of a tile.
+    /// Queries of one chunk of the plan, half of those of a work item of the backward's key sweep: a
+    /// power of two from 128 to 4096, a multiple of the positions of a tile.
     pub chunk: u32,
     /// Forward.
     pub forward: PassSchedule,

@@ -91,6 +91,12 @@ impl Target {
         }
     }
 
+    /// Whether the entries of generated code wait for the launches before them themselves, and may be
+    /// launched while those still run.
+    pub fn overlaps_launches(&self) -> bool {
+        self.capability >= 90
+    }
+
     /// Its name: `sm_80`, `sm_90a`.
     pub fn name(&self) -> String {
         format!("sm_{}{}", self.capability, if self.specific { "a" } else { "" })

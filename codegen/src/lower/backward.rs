@@ -266,18 +266,20 @@ fn key_sweep(b: &mut Builder<'_>, problem: &Problem<'_>, schedule: &Schedule, ne
     };
     b.values.shapes.push(matmul::shape("StreamTile", streamed, problem.group));
     b.constant("int", "SLICE", width, "columns of d_k and d_v that a block accumulates");
-    b.constant("int", "PARTIAL", partial, "numbers that a chunk leaves for a key");
+    b.constant("int", "PARTIAL", partial, "numbers that a span leaves for a key");
     b.constant("int", "PARTIAL_V", of_k, "where those of d_v start");
     b.constant("int", "PARTIAL_SUMS", of_k + of_v, "where those of sums start");
 
     let topk = TopK::of(problem, schedule);
-    let chunks = Factor::Blocks(u64::from(schedule.chunk));
+    let spans = Factor::Blocks(topk.span());
     let literal = |x: u64| Factor::Literal(x);
-    let capacity = topk.chunk_capacity();
+    let capacity = topk.span_capacity();
+    b.constant("int", "SPAN", topk.span(), "queries of a span");
+    b.constant("int", "SPAN_KEYS", capacity, "keys of a span's list, at most");
     for buffer in topk.chunk_lists() {
         b.buffer(buffer);
     }
-    let len = [Factor::Hkv, chunks, literal(capacity), literal(u64::from(partial))];
+    let len = [Factor::Hkv, spans, literal(capacity), literal(u64::from(partial))];
     b.scratch("partial", Scalar::F32, &len);
     if sums > 0 {
         let len = [literal(u64::from(sums)), Factor::Rows, Factor::Hkv, Factor::N];
@@ -294,9 +296,9 @@ fn key_sweep(b: &mut Builder<'_>, problem: &Problem<'_>, schedule: &Schedule, ne
     };
     // Without top-k and sinks no key is seen beyond its window.
     if topk.k.is_some() || topk.sinks > 0 {
-        let tiles = [chunks, literal(capacity.div_ceil(u64::from(s.tile_q)))];
+        let tiles = [spans, literal(capacity.div_ceil(u64::from(s.tile_q)))];
         sweep(b, "backward_keys_selected", &tiles);
-        let warps = [chunks, literal(capacity.div_ceil(8))];
+        let warps = [spans, literal(capacity.div_ceil(8))];
         b.launch("backward_keys_collect", [&warps, &[Factor::Hkv], &[]], 256, 0);
     }
     sweep(b, "backward_keys_window", &[Factor::Blocks(u64::from(s.tile_q))]);

@@ -38,6 +38,16 @@ impl TopK {
         self.tile_capacity() + u64::from(self.chunk)
     }
 
+    /// Queries of a span, of which the backward sums a selected key's gradients together.
+    pub(crate) fn span(&self) -> u64 {
+        2 * u64::from(self.chunk)
+    }
+
+    /// Capacity of a span's list of keys: K + SINKS + 2 · CHUNK.
+    pub(crate) fn span_capacity(&self) -> u64 {
+        self.tile_capacity() + self.span()
+    }
+
     /// Capacity of a tile's list of keys: K + SINKS.
     pub(crate) fn tile_capacity(&self) -> u64 {
         u64::from(self.kept()) + u64::from(self.sinks)
@@ -46,13 +56,14 @@ impl TopK {
     /// `chunk_keys` and `chunk_counts`, by which the plan hands its keys to the other modules.
     ///
     /// `chunk_keys` is i32 [Hkv, blocks of CHUNK, K + SINKS + CHUNK], ascending; `chunk_counts` is
-    /// i32 [Hkv, blocks of CHUNK].
+    /// i32 [Hkv, blocks of CHUNK, 2]: the keys that were selected before the chunk, which come first,
+    /// and all.
     pub(crate) fn chunk_lists(&self) -> Vec<Buffer> {
         let blocks = Factor::Blocks(u64::from(self.chunk));
         let capacity = Factor::Literal(self.chunk_capacity());
         vec![
             saved("chunk_keys", Scalar::I32, &[Factor::Hkv, blocks, capacity]),
-            saved("chunk_counts", Scalar::I32, &[Factor::Hkv, blocks]),
+            saved("chunk_counts", Scalar::I32, &[Factor::Hkv, blocks, Factor::Literal(2)]),
         ]
     }
 
@@ -65,6 +76,8 @@ impl TopK {
         let chunk = u64::from(self.chunk);
         let merged = u64::from(self.merged());
         let (chunks, merges) = (Factor::Blocks(chunk), Factor::Blocks(merged));
+        // Only what others follow is merged.
+        let followed = Factor::BlocksOfMany(merged);
         let mut buffers = self.chunk_lists();
         if self.k.is_none() {
             return Ok((buffers, vec![launch("plan_sinks", chunks, 256, 0)]));
@@ -85,13 +98,13 @@ impl TopK {
         ]);
         // The members of a chunk: the best before it, as many as threads sort, and its arrivals with
         // the scores, queries and indices of those who leave.
-        let threads = (self.chunk / 4).clamp(128, 512);
+        let threads = if self.chunk <= 256 { self.chunk } else { (self.chunk / 4).min(512) };
         let kept = u64::from(self.kept().max(threads).next_power_of_two());
         let members = self.fits("plan", 8 * kept + 14 * chunk)?;
         let launches = vec![
-            launch("plan_sort", chunks, (self.chunk / 8).max(32), 0),
-            launch("plan_merge", merges, self.merged() / 8, self.fits("plan", 8 * merged)?),
-            launch("plan_bounds", chunks, 32, 0),
+            launch("plan_sort", chunks, (self.chunk / 2).min(1024), 0),
+            launch("plan_merge", followed, self.merged() / 8, self.fits("plan", 8 * merged)?),
+            launch("plan_bounds", chunks, if self.chunk <= 256 { 128 } else { 32 }, 0),
             launch("plan_expiry", chunks, threads, members),
             launch("plan_tau", chunks, self.chunk.min(256), 0),
         ];
@@ -167,7 +180,7 @@ impl TopK {
 
     /// Positions of a merged list, `MERGED` of the templates.
     fn merged(&self) -> u32 {
-        (16 * self.chunk).min(MERGED)
+        (32 * self.chunk).min(MERGED)
     }
 
     fn check_chunk(&self) -> Result<(), Error> {

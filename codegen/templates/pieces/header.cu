@@ -15,3 +15,12 @@ typedef ${ elem_type }$ elem;
 struct Arguments {
 <% for f in fields %>    ${ f }$
 <% endfor %>};
+
+// From sm_90 on a launch may begin before the ones before it in the stream have ended: its blocks are on the multiprocessors
+// then, and wait here for what those write.
+__device__ __forceinline__ void wait_for_earlier_launches() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}

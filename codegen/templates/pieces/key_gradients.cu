@@ -6,24 +6,11 @@ struct KeyGradients {
     float sums[M][2][KEY_SUMS + 1];
 };
 
-__device__ __forceinline__ float* partial_of(const Arguments& a, int g, int chunk, int slot) {
-    return a.partial + (chunk_index(a, g, chunk) * CHUNK_KEYS + slot) * PARTIAL;
+__device__ __forceinline__ float* partial_of(const Arguments& a, int g, int span, int slot) {
+    return a.partial + ((static_cast<long long>(g) * block_count<SPAN>(a) + span) * SPAN_KEYS + slot) * PARTIAL;
 }
 
-// The slot of a key in a chunk's ascending list, which holds it.
-__device__ __forceinline__ int find_slot(const Arguments& a, int g, int chunk, int j) {
-    const long long at = chunk_index(a, g, chunk);
-    const int* list = a.chunk_keys + at * CHUNK_KEYS;
-    int low = 0, high = a.chunk_counts[at];
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (list[middle] <= j) low = middle;
-        else high = middle;
-    }
-    return low;
-}
-
-// Stores what the chunk gives to its keys. The lane has rows `row` + 16 m and, 8 further, of the tile.
+// Stores what the span gives to its keys. The lane has rows `row` + 16 m and, 8 further, of the tile.
 template <int M>
 __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile& keys, const KeyGradients<M>& sums, int row, int lane) {
 #pragma unroll
@@ -35,7 +22,7 @@ __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile
 #pragma unroll
             for (int n = 0; n < KEY_SUMS; ++n) sum[n] = row_sum(sums.sums[m][h][n]);
             if (own >= keys.count) continue;
-            float* to = partial_of(a, keys.g, keys.chunk, keys.slot + own);
+            float* to = partial_of(a, keys.g, keys.span, keys.slot + own);
 #pragma unroll
             for (int n = 0; n < SLICE / 8; ++n) {
                 const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
@@ -49,30 +36,31 @@ __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile
         }
 }
 
-// Adds what later chunks gave to a key to what its first chunk gave. One warp for each key, whose lanes look up the key in 32
-// chunks at a time.
+// Adds what later spans gave to a key to what its first span gave. One warp for each key, whose lanes look up the key in 32
+// spans at a time.
 extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const __grid_constant__ Arguments a) {
-    constexpr int WARPS_HERE = 8, BLOCKS = (CHUNK_KEYS + WARPS_HERE - 1) / WARPS_HERE, PER_LANE = (PARTIAL + 31) / 32;
-    const int chunk = blockIdx.x / BLOCKS, slot = blockIdx.x % BLOCKS * WARPS_HERE + threadIdx.x / 32, lane = threadIdx.x % 32;
+    wait_for_earlier_launches();
+    constexpr int WARPS_HERE = 8, BLOCKS = (SPAN_KEYS + WARPS_HERE - 1) / WARPS_HERE, PER_LANE = (PARTIAL + 31) / 32;
+    const int span = blockIdx.x / BLOCKS, slot = blockIdx.x % BLOCKS * WARPS_HERE + threadIdx.x / 32, lane = threadIdx.x % 32;
     const int g = blockIdx.y;
     Sequence s;
     int block;
-    if (!find_block<CHUNK>(a, chunk, s, block)) return;
-    const long long at = chunk_index(a, g, chunk);
-    if (slot >= a.chunk_counts[at]) return;
-    const int j = a.chunk_keys[at * CHUNK_KEYS + slot];
-    if ((j + WINDOW) / CHUNK != block) return;
-    const int later = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / CHUNK - block;
+    if (!find_block<SPAN>(a, span, s, block)) return;
+    const SpanList list(a, s, g, block);
+    if (slot >= list.count) return;
+    const int j = list.key(slot);
+    if ((j + WINDOW) / SPAN != block) return;
+    const int later = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / SPAN - block;
     if (later <= 0) return;
-    float* own = partial_of(a, g, chunk, slot);
+    float* own = partial_of(a, g, span, slot);
     double total[PER_LANE];
 #pragma unroll
     for (int n = 0; n < PER_LANE; ++n) total[n] = 32 * n + lane < PARTIAL ? own[32 * n + lane] : 0.0f;
     for (int base = 1; base <= later; base += 32) {
-        const int its_slot = base + lane <= later ? find_slot(a, g, chunk + base + lane, j) : 0;
+        const int its_slot = base + lane <= later ? SpanList(a, s, g, block + base + lane).slot_of(j) : 0;
 #pragma unroll 1
         for (int n = 0; n < min(32, later - base + 1); ++n) {
-            const float* from = partial_of(a, g, chunk + base + n, __shfl_sync(~0u, its_slot, n));
+            const float* from = partial_of(a, g, span + base + n, __shfl_sync(~0u, its_slot, n));
 #pragma unroll
             for (int d = 0; d < PER_LANE; ++d)
                 if (32 * d + lane < PARTIAL) total[d] += from[32 * d + lane];
@@ -99,8 +87,9 @@ __device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTil
             const long long token = keys.s.start + j, entry = (keys.s.row * a.hkv + keys.g) * a.n + token;
             const float* selected = nullptr;
             if (a.expiry[entry] > j + WINDOW) {
-                const int chunk = first_block<CHUNK>(a, keys.s) + (j + WINDOW) / CHUNK;
-                selected = partial_of(a, keys.g, chunk, find_slot(a, keys.g, chunk, j));
+                const int block = (j + WINDOW) / SPAN;
+                const SpanList list(a, keys.s, keys.g, block);
+                selected = partial_of(a, keys.g, first_block<SPAN>(a, keys.s) + block, list.slot_of(j));
             }
 <% if has_d_k %>            elem* d_k = a.d_k + keys.s.row * a.d_k_batch + token * a.d_k_position + keys.g * a.d_k_head;
 <% endif %><% if has_d_v %>            elem* d_v = a.d_v + keys.s.row * a.d_v_batch + token * a.d_v_position + keys.g * a.d_v_head;

@@ -1,32 +1,65 @@
 // A tile of keys and the queries that see some of them. Keys are TILE_Q consecutive ones, for the queries that have them in
-// their windows, or TILE_Q of the list of a chunk of queries, which select them.
+// their windows, or TILE_Q of the list of a span of queries, which select them.
 struct KeyTile {
     Sequence s;
     int g;
     int from, to;  // queries
     int first;     // key of the first row, of consecutive ones
-    int chunk;     // id of the chunk, and first slot of the tile in its list
+    int span;      // id of the span, and first slot of the tile in its list
     int slot;
     int count;     // rows that stand for keys
 };
 
-constexpr int CHUNK_TILES = (CHUNK_KEYS + TILE_Q - 1) / TILE_Q;
+constexpr int SPAN_TILES = (SPAN_KEYS + TILE_Q - 1) / TILE_Q;
 
 __device__ __forceinline__ long long chunk_index(const Arguments& a, int g, int chunk) {
     return static_cast<long long>(g) * block_count<CHUNK>(a) + chunk;
 }
 
-// Tile number `tile` of a chunk's list; false where the list is shorter.
-__device__ __forceinline__ bool find_selected(const Arguments& a, int chunk, int tile, int g, KeyTile& keys) {
+// The keys that queries of a span select, ascending: those of its first chunk, then those that come in its second. A key
+// that was there before is in the first chunk's list too: whoever leaves does not return.
+struct SpanList {
+    const int* first;
+    const int* second;
+    int in_first, count;
+
+    __device__ __forceinline__ SpanList(const Arguments& a, const Sequence& s, int g, int block) {
+        const long long at = chunk_index(a, g, first_block<CHUNK>(a, s) + 2 * block);
+        first = a.chunk_keys + at * CHUNK_KEYS;
+        in_first = count = a.chunk_counts[2 * at + 1];
+        second = nullptr;
+        if ((2 * block + 1) * CHUNK >= s.length) return;
+        const int before = a.chunk_counts[2 * at + 2];
+        second = first + CHUNK_KEYS + before;
+        count += a.chunk_counts[2 * at + 3] - before;
+    }
+
+    __device__ __forceinline__ int key(int slot) const { return slot < in_first ? first[slot] : second[slot - in_first]; }
+
+    // The slot of a key, which is there.
+    __device__ __forceinline__ int slot_of(int j) const {
+        const bool is_second = in_first == 0 || (count > in_first && second[0] <= j);
+        int low = is_second ? in_first : 0, high = is_second ? count : in_first;
+        while (high - low > 1) {
+            const int middle = (low + high) / 2;
+            if (key(middle) <= j) low = middle;
+            else high = middle;
+        }
+        return low;
+    }
+};
+
+// Tile number `tile` of a span's list; false where the list is shorter.
+__device__ __forceinline__ bool find_selected(const Arguments& a, int span, int tile, int g, KeyTile& keys) {
     keys = {};
     int block;
-    if (!find_block<CHUNK>(a, chunk, keys.s, block)) return false;
+    if (!find_block<SPAN>(a, span, keys.s, block)) return false;
     keys.g = g;
-    keys.chunk = chunk;
+    keys.span = span;
     keys.slot = tile * TILE_Q;
-    keys.count = min(TILE_Q, a.chunk_counts[chunk_index(a, g, chunk)] - keys.slot);
-    keys.from = block * CHUNK;
-    keys.to = min(keys.from + CHUNK, keys.s.length);
+    keys.count = min(TILE_Q, SpanList(a, keys.s, g, block).count - keys.slot);
+    keys.from = block * SPAN;
+    keys.to = min(keys.from + SPAN, keys.s.length);
     return keys.count > 0;
 }
 
@@ -43,11 +76,11 @@ __device__ __forceinline__ bool find_consecutive(const Arguments& a, int id, int
     return true;
 }
 
-// The key of a row, −1 for none.
+// The key of a row, −1 for none; of a tile whose queries are those of the whole span.
 template <bool SELECTED>
 __device__ __forceinline__ int key_of(const Arguments& a, const KeyTile& keys, int row) {
     if (row >= keys.count) return -1;
-    return SELECTED ? a.chunk_keys[chunk_index(a, keys.g, keys.chunk) * CHUNK_KEYS + keys.slot + row] : keys.first + row;
+    return SELECTED ? SpanList(a, keys.s, keys.g, keys.from / SPAN).key(keys.slot + row) : keys.first + row;
 }
 
 // A selected key is seen from where it has left the window until it expires. Others are seen while they are in the window,

@@ -2,6 +2,7 @@
 struct alignas(16) Piece { elem x[16 / sizeof(elem)]; };
 
 extern "C" __global__ void __launch_bounds__(256) row_dots(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     constexpr int SIZE = 16 / sizeof(elem), PIECES = D / SIZE;
     const long long at = blockIdx.x * 16ll + threadIdx.x / 16;
     const int lane = threadIdx.x % 16, head = blockIdx.y;

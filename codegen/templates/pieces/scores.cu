@@ -10,6 +10,7 @@ struct Column {
 <% endfor %>};
 
 extern "C" __global__ void __launch_bounds__(256) scores(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     Sequence s;
     int block;
     if (!find_block<256>(a, blockIdx.x, s, block)) return;

@@ -2,7 +2,10 @@
 // warp finds it from the sorted lists.
 
 // Lists whose brackets are kept in shared memory; those beyond are searched from end to end.
-constexpr int KEPT = 576;
+constexpr int KEPT = CHUNK <= 256 ? 352 : 576;
+// Candidates that the block copies to shared memory, if that is all of them. Short chunks are for short sequences.
+constexpr int COPIED = CHUNK <= 256 ? 4608 : 0;
+constexpr int BOUND_THREADS = COPIED > 0 ? 128 : 32;
 
 // How many of a list there are.
 __device__ __forceinline__ int present_in(const List& list) {
@@ -180,13 +183,32 @@ __device__ double tau_of(ListedCandidates& candidates, double v) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(32) plan_bounds(const __grid_constant__ Arguments a) {
+__device__ __forceinline__ void copy_candidates(const Candidate* from, int count, Candidate* to) {
+#pragma unroll 8
+    for (int p = threadIdx.x; p < count / 2; p += BOUND_THREADS)
+        reinterpret_cast<ulonglong2*>(to)[p] = reinterpret_cast<const ulonglong2*>(from)[p];
+}
+
+extern "C" __global__ void __launch_bounds__(BOUND_THREADS) plan_bounds(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     __shared__ int4 brackets[KEPT], last[KEPT];
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
     const int g = blockIdx.y;
-    const Lists lists(a, s, g, chunk + 1);
+    Lists lists(a, s, g, chunk + 1);
+    if constexpr (COPIED > 0) {
+        __shared__ alignas(16) Candidate copy[COPIED > 0 ? COPIED : 1];
+        if (lists.begin(lists.count) <= COPIED) {
+            // Lists of one size lie one after the other.
+            const int from = lists.begin(lists.merged);
+            if (lists.merged > 0) copy_candidates(lists.at(a, 0).sorted, from, copy);
+            copy_candidates(lists.at(a, lists.merged).sorted, lists.begin(lists.count) - from, copy + from);
+            lists.copy = copy;
+        }
+        __syncthreads();
+        if (threadIdx.x >= 32) return;
+    }
     int arrived = 0;
     for (int i = threadIdx.x; i < lists.count; i += 32) {
         const List list = lists.at(a, i);

@@ -7,9 +7,9 @@ __device__ constexpr int power_of_two_from(int n) {
     while (power < n) power *= 2;
     return power;
 }
-constexpr int EXPIRY_THREADS = CHUNK / 4 < 128 ? 128 : CHUNK / 4 < 512 ? CHUNK / 4 : 512;
+constexpr int EXPIRY_THREADS = CHUNK <= 256 ? CHUNK : CHUNK <= 2048 ? CHUNK / 4 : 512;
 constexpr int K_PADDED = power_of_two_from(K > EXPIRY_THREADS ? K : EXPIRY_THREADS);
-constexpr int ARRIVALS = 64;  // of a group
+constexpr int ARRIVALS = CHUNK <= 256 ? 32 : 64;  // of a group
 
 // Arrivals go in groups, and so do those who leave: by the first group after which the K-th best is above them. Who stays up
 // to a group is above whoever leaves before.
@@ -38,21 +38,23 @@ struct Members {
 // The candidates of the lists from `least` on; returns how many.
 __device__ int gather(const Arguments& a, const Lists& lists, Candidate least, Candidate* to) {
     __shared__ int from[128], slot[128];
-    int next = 0;
-    for (int base = 0; base < lists.count; base += 128) {
-        const int i = base + threadIdx.x;
+    int next = 0, lanes = 1;  // that look for the bound in a list
+    while (lanes < 8 && 2 * lanes * lists.count <= 128) lanes *= 2;
+    const int batch = 128 / lanes;
+    for (int base = 0; base < lists.count; base += batch) {
+        const int l = threadIdx.x / lanes, i = base + l;
         int count = 0, start = 0;
-        if (threadIdx.x < 128 && i < lists.count) {
-            const List list = lists.at(a, i);
-            start = list.below(least, list.size > K ? list.size - K : 0, list.size);
-            count = list.size - start;
+        if (threadIdx.x < 128) {
+            const List list = i < lists.count ? lists.at(a, i) : List{nullptr, nullptr, 0};
+            start = list.below_by_lanes(least, list.size > K ? list.size - K : 0, lanes);
+            if (threadIdx.x % lanes == 0) count = list.size - start;
         }
         int total;
         const int before = scan_block(count, 0, total, Sum());
-        if (threadIdx.x < 128) from[threadIdx.x] = start, slot[threadIdx.x] = next + before;
+        if (threadIdx.x < 128 && threadIdx.x % lanes == 0) from[l] = start, slot[l] = next + before;
         next += total;
         __syncthreads();
-        const int here = lists.count - base < 128 ? lists.count - base : 128;
+        const int here = lists.count - base < batch ? lists.count - base : batch;
         for (int l = threadIdx.x / 32; l < here; l += EXPIRY_THREADS / 32) {
             const List list = lists.at(a, base + l);
 #pragma unroll 4
@@ -67,7 +69,7 @@ __device__ int gather(const Arguments& a, const Lists& lists, Candidate least, C
 // The K-th best after a number of arrivals; every lane of a warp gets it. It is the least that is left once all beyond K have
 // gone, found by counting candidates below pivots: the score it would have if scores were spread evenly, and the middle of the
 // candidates as integers, by turns.
-__device__ Candidate kth_after(const Members& m, int arrived, Candidate before, Candidate after) {
+__device__ __forceinline__ Candidate kth_after(const Members& m, int arrived, Candidate before, Candidate after) {
     const int lane = threadIdx.x % 32, gone = m.count + arrived - K;
     if (gone < 0) return 0;
     const auto below = [&](Candidate bound) {
@@ -97,7 +99,7 @@ __device__ Candidate kth_after(const Members& m, int arrived, Candidate before, 
 
 // The query at which a candidate stops being selected, in a group in which it leaves: that of the arrival by which K are
 // better than it, or its own if they are by then.
-__device__ int leaves_at(const Members& m, Candidate c, int group, bool there_before) {
+__device__ __forceinline__ int leaves_at(const Members& m, Candidate c, int group, bool there_before) {
     const int first = group * ARRIVALS, there = Least()(m.count + first, K);
     int missing = K - there + (there_before ? 1 : 0);
 #pragma unroll 8
@@ -192,10 +194,11 @@ __device__ void write_keys(const Arguments& a, const Sequence& s, int g, int chu
         const int slot = place_block(selected, next);
         if (selected) keys[slot] = j;
     }
-    if (threadIdx.x == 0) a.chunk_counts[list] = next;
+    if (threadIdx.x == 0) write_counts(a, list, sinks_before(chunk) + m.count, next);
 }
 
-extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS) plan_expiry(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 / EXPIRY_THREADS : 1) plan_expiry(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     constexpr int GROUPS = CHUNK / ARRIVALS;
     __shared__ Candidate kth[GROUPS];

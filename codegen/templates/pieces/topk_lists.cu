@@ -21,8 +21,9 @@ __device__ __forceinline__ Total sum_warp(const Total& x) {
     return {sum_warp(x.sum), sum_warp(x.saturated), sum_warp(x.fractional)};
 }
 
-// Sorted lists: every chunk of queries has one of its arrivals, and every MERGED / CHUNK chunks have one of theirs.
-constexpr int MERGED = CHUNK * 16 < 8192 ? CHUNK * 16 : 8192;
+// Sorted lists: every chunk of queries has one of its arrivals, and every MERGED / CHUNK chunks that others follow have one of
+// theirs: merging takes longer than searching a few lists more.
+constexpr int MERGED = CHUNK * 32 < 8192 ? CHUNK * 32 : 8192;
 
 // Arrivals in ascending order (absent ones, 0, first), and the prefix sums of coordinates x by which sums over a range come
 // out exactly beside outliers: x rises from one candidate to the next by the difference of their scores, but by at most 1.
@@ -45,6 +46,21 @@ struct List {
             const int middle = (low + high) / 2;
             if (sorted[middle] < bound) low = middle + 1;
             else high = middle;
+        }
+        return low;
+    }
+
+    // The number, known to be in [low, size], by `lanes` neighbours of a warp, a power of two, all of which get it. Every lane of the
+    // warp takes part; in a step the list is probed at that many places.
+    __device__ int below_by_lanes(Candidate bound, int low, int lanes) const {
+        const int lane = threadIdx.x % 32, probe = lane % lanes;
+        const unsigned mine = (lanes == 32 ? FULL_WARP : (1u << lanes) - 1) << (lane - probe);
+        int high = size;
+        while (__any_sync(FULL_WARP, low < high)) {
+            const int step = (high - low) / (lanes + 1) + 1, at = low + (probe + 1) * step - 1;
+            const int passed = __popc(__ballot_sync(FULL_WARP, at < high && sorted[at] < bound) & mine);
+            if (passed < lanes) high = Least()(high, low + (passed + 1) * step - 1);
+            low += passed * step;
         }
         return low;
     }
@@ -88,17 +104,25 @@ struct Lists {
     int merged, count;
     int first_merged, first;  // ids
     int g;
+    const Candidate* copy = nullptr;  // of all lists, one after the other, in shared memory
 
     __device__ Lists(const Arguments& a, const Sequence& s, int g, int chunks) : g(g) {
         constexpr int RATIO = MERGED / CHUNK;
-        merged = chunks / RATIO;
-        count = merged + chunks % RATIO;
+        merged = chunks > 0 ? (chunks - 1) / RATIO : 0;
+        count = merged + chunks - merged * RATIO;
         first_merged = first_block<MERGED>(a, s);
         first = first_block<CHUNK>(a, s) + merged * RATIO;
     }
 
     __device__ List at(const Arguments& a, int i) const {
-        return i < merged ? list_at<MERGED>(a, g, first_merged + i) : list_at<CHUNK>(a, g, first + i - merged);
+        List list = i < merged ? list_at<MERGED>(a, g, first_merged + i) : list_at<CHUNK>(a, g, first + i - merged);
+        if (copy != nullptr) list.sorted = copy + begin(i);
+        return list;
+    }
+
+    // Candidates in the lists before one.
+    __device__ int begin(int i) const {
+        return Least()(i, merged) * MERGED + Greatest()(i - merged, 0) * CHUNK;
     }
 };
 

@@ -1,5 +1,6 @@
 // Without a top-k mask no key is selected: sinks are seen to the end, other keys while they are in the window.
 extern "C" __global__ void __launch_bounds__(1024) plan_sinks(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -11,5 +12,5 @@ extern "C" __global__ void __launch_bounds__(1024) plan_sinks(const __grid_const
     }
     const long long list = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
     const int count = write_sinks(a, s, chunk, a.chunk_keys + list * CHUNK_KEYS);
-    if (threadIdx.x == 0) a.chunk_counts[list] = count;
+    if (threadIdx.x == 0) write_counts(a, list, sinks_before(chunk), count);
 }

@@ -1,9 +1,10 @@
-constexpr int SORT_SHARE = CHUNK / 32 < 8 ? CHUNK / 32 : 8, SORT_THREADS = CHUNK / SORT_SHARE;
+constexpr int SORT_SHARE = CHUNK <= 2048 ? 2 : CHUNK / 1024, SORT_THREADS = CHUNK / SORT_SHARE;
 constexpr int MERGE_SHARE = 8, MERGE_THREADS = MERGED / MERGE_SHARE;
 
 // Expiry as far as arrivals alone decide it: a sink is seen to the end, a candidate too until the queries at which it is not
 // among the best are known, and any other key while it is in the window. Then the sorted list of a chunk's arrivals.
 extern "C" __global__ void __launch_bounds__(SORT_THREADS) plan_sort(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     __shared__ Candidate shared[CHUNK];
     Sequence s;
     int chunk;
@@ -24,13 +25,14 @@ extern "C" __global__ void __launch_bounds__(SORT_THREADS) plan_sort(const __gri
 
 // The sorted list of MERGED arrivals, from those of their chunks.
 extern "C" __global__ void __launch_bounds__(MERGE_THREADS) plan_merge(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     Candidate* shared = reinterpret_cast<Candidate*>(shared_memory);
     Sequence s;
     int block;
     if (!find_block<MERGED>(a, blockIdx.x, s, block)) return;
     constexpr int RATIO = MERGED / CHUNK;
-    if (static_cast<long long>(block + 1) * RATIO > (s.length + CHUNK - 1ll) / CHUNK) return;  // no boundary after it
+    if (static_cast<long long>(block + 1) * RATIO >= (s.length + CHUNK - 1ll) / CHUNK) return;  // no chunk after it
     const int g = blockIdx.y, first = first_block<CHUNK>(a, s) + block * RATIO;
     Candidate x[MERGE_SHARE];
 #pragma unroll

@@ -21,17 +21,21 @@ struct Stable {
     }
 };
 
-// Adds every step-th of some scores, from the first-th on.
+// Adds every step-th of some scores, from the first-th on, four loads at a time.
 template <class T>
 __device__ __forceinline__ void add_scores(const T* scores, int count, int first, int step, double t, Total& total) {
     Total odd = {0.0, 0, 0};
     int i = first;
-#pragma unroll 2
-    for (; i + step < count; i += 2 * step) {
-        total.add(scores[i], t);
-        odd.add(scores[i + step], t);
+#pragma unroll 1
+    for (; i + 3 * step < count; i += 4 * step) {
+        const double u[4] = {scores[i], scores[i + step], scores[i + 2 * step], scores[i + 3 * step]};
+        total.add(u[0], t);
+        odd.add(u[1], t);
+        total.add(u[2], t);
+        odd.add(u[3], t);
     }
-    if (i < count) total.add(scores[i], t);
+#pragma unroll 1
+    for (; i < count; i += step) total.add(scores[i], t);
     total.sum += odd.sum;
     total.saturated += odd.saturated;
     total.fractional += odd.fractional;
@@ -49,36 +53,39 @@ struct ChunkScores {
 
 // Splits those who arrived before the chunk into stable ones and movers.
 __device__ void split_lists(ChunkScores& chunk, double low, double high, float* movers) {
-    constexpr int BATCH = TAU_THREADS / 4;  // lists at a time, each by four threads
-    __shared__ int4 moves[BATCH];           // [x, y) and [z, w) of a list
-    __shared__ int slots[BATCH];
+    __shared__ int4 moves[TAU_THREADS / 4];  // [x, y) and [z, w) of a list
+    __shared__ int slots[TAU_THREADS / 4];
     const Candidate low_or_high[2] = {least_above(low), least_above(high)};
     const Candidate one_above[2] = {least_above(low + 1.0), least_above(high + 1.0)};
-    const int which = threadIdx.x % 4;
+    // Every list has four bounds to be looked for, each by as many lanes as there are for it.
+    int lanes = 1;
+    while (lanes < 8 && 8 * lanes * chunk.lists.count <= TAU_THREADS) lanes *= 2;
+    const int batch = TAU_THREADS / (4 * lanes), l = threadIdx.x / (4 * lanes);  // lists at a time, and this thread's
+    const int which = threadIdx.x / lanes % 4;
+    const bool leads = threadIdx.x % (4 * lanes) == 0;
     const Candidate bound = which < 2 ? low_or_high[which] : one_above[which - 2];
     int saturated = 0, fractional = 0, next = 0;
     double sum = 0.0;
-    for (int base = 0; base < chunk.lists.count && next <= MOVERS; base += BATCH) {
-        const int l = threadIdx.x / 4, i = base + l;
+    for (int base = 0; base < chunk.lists.count && next <= MOVERS; base += batch) {
+        const int i = base + l;
         const List list = i < chunk.lists.count ? chunk.lists.at(chunk.a, i) : List{nullptr, nullptr, 0};
-        const int at = list.below(bound, 0, list.size);
-        const int lane = threadIdx.x % 32 & ~3;
-        int4 p = {__shfl_sync(FULL_WARP, at, lane), __shfl_sync(FULL_WARP, at, lane + 1),
-                  __shfl_sync(FULL_WARP, at, lane + 2), __shfl_sync(FULL_WARP, at, lane + 3)};
+        const int at = list.below_by_lanes(bound, 0, lanes), first_lane = threadIdx.x % 32 / (4 * lanes) * (4 * lanes);
+        int4 p = {__shfl_sync(FULL_WARP, at, first_lane), __shfl_sync(FULL_WARP, at, first_lane + lanes),
+                  __shfl_sync(FULL_WARP, at, first_lane + 2 * lanes), __shfl_sync(FULL_WARP, at, first_lane + 3 * lanes)};
         if (p.y > p.z) p.y = p.z;  // high is above low + 1: nobody stays fractional
-        const int count = which == 0 ? p.y - p.x + p.w - p.z : 0;
-        if (which == 0) {
+        const int count = leads ? p.y - p.x + p.w - p.z : 0;
+        if (leads) {
             saturated += list.size - p.w;
             fractional += p.z - p.y;
             sum += list.sum(p.y, p.z, high);
         }
         int total;
         const int slot = next + scan_block(count, 0, total, Sum());
-        if (which == 0) moves[l] = p, slots[l] = slot;
+        if (leads) moves[l] = p, slots[l] = slot;
         next += total;
         __syncthreads();
         if (next <= MOVERS) {
-            for (int m = threadIdx.x / 32; m < BATCH && base + m < chunk.lists.count; m += TAU_WARPS) {
+            for (int m = threadIdx.x / 32; m < batch && base + m < chunk.lists.count; m += TAU_WARPS) {
                 const Candidate* sorted = chunk.lists.at(chunk.a, base + m).sorted;
                 const int4 r = moves[m];
                 const int first = r.y - r.x, both = first + r.w - r.z;
@@ -211,7 +218,8 @@ __device__ double tau_before(const Arguments& a, long long bound, int chunk) {
     return greatest;
 }
 
-extern "C" __global__ void __launch_bounds__(TAU_THREADS, 3) plan_tau(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(TAU_THREADS, CHUNK < 512 ? 2 : 3) plan_tau(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     __shared__ float events[CHUNK];
     __shared__ unsigned short event_query[CHUNK];  // of the chunk
     __shared__ double tau_after[TAU_GROUPS];

@@ -28,6 +28,7 @@ constexpr int RANGE_KEYS = 256;  // keys of a block, one to a thread
 
 // Fills fraction_range, and the changes of |I_i| in fraction_count, which is zero before.
 extern "C" __global__ void __launch_bounds__(RANGE_KEYS) threshold_ranges(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     Sequence s;
     int block;
     if (!find_block<RANGE_KEYS>(a, blockIdx.x, s, block)) return;
@@ -87,6 +88,7 @@ __device__ __forceinline__ T sum_before(const T* of_blocks, int block) {
 }
 
 extern "C" __global__ void __launch_bounds__(SUM_THREADS) threshold_counts(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     Sequence s;
     int block, total;
     if (!find_block<SUM_QUERIES>(a, blockIdx.x, s, block)) return;
@@ -101,6 +103,7 @@ extern "C" __global__ void __launch_bounds__(SUM_THREADS) threshold_counts(const
 }
 
 extern "C" __global__ void __launch_bounds__(SUM_THREADS) threshold_sums(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     Sequence s;
     int block;
     if (!find_block<SUM_QUERIES>(a, blockIdx.x, s, block)) return;
@@ -123,6 +126,7 @@ extern "C" __global__ void __launch_bounds__(SUM_THREADS) threshold_sums(const _
 }
 
 extern "C" __global__ void __launch_bounds__(SUM_THREADS) threshold_prefixes(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     Sequence s;
     int block;
     if (!find_block<SUM_QUERIES>(a, blockIdx.x, s, block)) return;

@@ -3,6 +3,7 @@
 // Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of a chunk, a warp at a
 // time that of a tile.
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     int2* keys = reinterpret_cast<int2*>(shared_memory);  // key, expiry
     __shared__ int expiring_keys[CHUNK < 16 * POSITIONS ? CHUNK : 16 * POSITIONS];  // POSITIONS for each warp that has a tile
@@ -11,7 +12,7 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
     const int g = blockIdx.y, lane = threadIdx.x % 32;
     const long long list = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
-    const int count = a.chunk_counts[list];
+    const int count = a.chunk_counts[2 * list + 1];
     const int* expiry = a.expiry + (static_cast<long long>(s.row) * a.hkv + g) * a.n + s.start;
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
         const int j = a.chunk_keys[list * CHUNK_KEYS + i];

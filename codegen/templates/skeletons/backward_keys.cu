@@ -2,8 +2,8 @@
 <% include "pieces/key_gradients.cu" %>
 // The key sweep: a tile of keys stays, the queries that see them stream past. Gives d_k, d_v and sums over queries.
 //
-// Pairs in the window are swept by blocks of consecutive keys. Selected keys are swept chunk by chunk of queries; what a
-// chunk gives is left in `partial`, collected over the chunks in their order, and added by the window's sweep.
+// Pairs in the window are swept by blocks of consecutive keys. Selected keys are swept for spans of queries, two chunks each;
+// what a span gives is left in `partial`, collected over the spans in their order, and added by the window's sweep.
 
 struct KeysShared {
     elem k[TILE_Q * ROW];
@@ -108,11 +108,12 @@ __device__ __forceinline__ void copy_stationary(const Arguments& a, const KeyTil
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCESSOR) backward_keys_selected(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     constexpr int M = TILE_Q / (16 * WARPS);
     extern __shared__ __align__(16) unsigned char memory[];
     KeysShared& shared = *reinterpret_cast<KeysShared*>(memory);
     KeyTile keys;
-    if (!find_selected(a, blockIdx.x / CHUNK_TILES, blockIdx.x % CHUNK_TILES, blockIdx.y, keys)) return;
+    if (!find_selected(a, blockIdx.x / SPAN_TILES, blockIdx.x % SPAN_TILES, blockIdx.y, keys)) return;
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
     const Uniform x = load_uniform(a, keys.s, keys.g);
     copy_stationary<true>(a, keys, shared);
@@ -141,6 +142,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCESSOR) backward_keys_window(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     constexpr int M = TILE_Q / (16 * WARPS);
     extern __shared__ __align__(16) unsigned char memory[];
     KeysShared& shared = *reinterpret_cast<KeysShared*>(memory);

@@ -3,8 +3,8 @@
 // The key sweep: a tile of keys stays, the queries that see them stream past. Gives d_k, d_v and sums over queries. One
 // warpgroup works on pairs while the tensor cores multiply for the other.
 //
-// Pairs in the window are swept by blocks of consecutive keys. Selected keys are swept chunk by chunk of queries; what a
-// chunk gives is left in `partial`, collected over the chunks in their order, and added by the window's sweep.
+// Pairs in the window are swept by blocks of consecutive keys. Selected keys are swept for spans of queries, two chunks each;
+// what a span gives is left in `partial`, collected over the spans in their order, and added by the window's sweep.
 
 // The data of a streamed tile's rows, value by value: those of neighbouring rows are read together.
 struct StreamedRows {
@@ -53,9 +53,9 @@ static_assert(sizeof(KeysShared) <= KEYS_SHARED, "the launch gives less");
 template <bool SELECTED>
 __device__ __forceinline__ bool find_keys(const Arguments& a, long long id, KeyTile& keys) {
     if constexpr (SELECTED) {
-        const int chunks = block_count<CHUNK>(a);
-        const long long list = id / CHUNK_TILES;
-        return find_selected(a, list % chunks, id % CHUNK_TILES, list / chunks, keys);
+        const int spans = block_count<SPAN>(a);
+        const long long list = id / SPAN_TILES;
+        return find_selected(a, list % spans, id % SPAN_TILES, list / spans, keys);
     } else {
         const int blocks = block_count<TILE_Q>(a);
         return find_consecutive(a, id % blocks, id / blocks, keys);
@@ -64,7 +64,7 @@ __device__ __forceinline__ bool find_keys(const Arguments& a, long long id, KeyT
 
 template <bool SELECTED>
 __device__ __forceinline__ long long key_tiles(const Arguments& a) {
-    return SELECTED ? static_cast<long long>(CHUNK_TILES) * block_count<CHUNK>(a) * a.hkv : block_count<TILE_Q>(a) * a.hkv;
+    return SELECTED ? static_cast<long long>(SPAN_TILES) * block_count<SPAN>(a) * a.hkv : block_count<TILE_Q>(a) * a.hkv;
 }
 
 // The queries that see some key of the shares of loading warps [begin, end).
@@ -295,11 +295,13 @@ __device__ __forceinline__ void sweep_keys(const Arguments& a, KeysShared& share
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_keys_selected(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     extern __shared__ __align__(1024) unsigned char memory[];
     sweep_keys<true>(a, *reinterpret_cast<KeysShared*>(memory));
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_keys_window(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     extern __shared__ __align__(1024) unsigned char memory[];
     sweep_keys<false>(a, *reinterpret_cast<KeysShared*>(memory));
 }

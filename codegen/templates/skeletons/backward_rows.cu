@@ -48,6 +48,7 @@ __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M
 <% endif %>}
 
 extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCESSOR) backward_rows(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     constexpr int M = TILE_Q / (16 * WARPS);
     extern __shared__ __align__(16) unsigned char memory[];
     RowsShared& shared = *reinterpret_cast<RowsShared*>(memory);

@@ -111,6 +111,8 @@ __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries,
     const Row rows[2] = {queries[0], queries[8]};
 #pragma unroll
     for (int n = 0; n < TILE_KV / 8; ++n) {
+        // Keeps the compiler from reading the data of all columns ahead, into registers that there are not.
+        __syncwarp();
         Column c[2];
         columns.read(8 * n + lane % 4 * 2, c);
 #pragma unroll
@@ -229,6 +231,7 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_rows(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     extern __shared__ __align__(1024) unsigned char memory[];
     RowsShared& shared = *reinterpret_cast<RowsShared*>(memory);
     if (threadIdx.x == 0) {

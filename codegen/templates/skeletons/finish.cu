@@ -1,6 +1,7 @@
 <% if key_outputs %>// Gradients of values that each key has, and key values that are summed further. One thread for each key. Compilers aim at
 // more than two blocks of a multiprocessor where they may, and spill for it.
 extern "C" __global__ void __launch_bounds__(256, 2) finish_keys(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     Sequence s;
     int block;
     if (!find_block<256>(a, blockIdx.x, s, block)) return;
@@ -21,6 +22,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) finish_keys(const __grid_co
 <% endif %>
 <% if row_folds %>// Gradients of values that each query has for all its heads. One thread for each query.
 extern "C" __global__ void __launch_bounds__(256) finish_rows(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     const long long at = blockIdx.x * 256ll + threadIdx.x;
     if (at >= a.rows * a.n) return;
     const long long row = at / a.n, token = at % a.n;
@@ -47,6 +49,7 @@ __device__ __forceinline__ void sum_positions(double* to, const float* values, i
 }
 <% for t in totals %>
 extern "C" __global__ void __launch_bounds__(256) ${ t.entry }$(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     const Sequence s = sequence_at(a, blockIdx.x);
     const long long head = blockIdx.y, heads = a.${ t.heads }$;
     sum_positions(a.${ t.buffer }$_total + blockIdx.x * heads + head, a.${ t.buffer }$ + (s.row * heads + head) * a.n + s.start, s.length);
@@ -59,6 +62,7 @@ extern "C" __global__ void __launch_bounds__(256) ${ t.entry }$(const __grid_con
 <% endfor %>}
 
 <% endfor %>extern "C" __global__ void __launch_bounds__(256) finish_small(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
 <% for o in small_outputs %>    for (int h = threadIdx.x; h < ${ o.length }$; h += 256) a.${ o.name }$[h<% if o.strided %> * a.${ o.name }$_head<% endif %>] = static_cast<float>(${ o.function }$(a, 0, h));
 <% endfor %>}
 <% endif %>

@@ -76,6 +76,7 @@ __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR) forward(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char memory[];
     Shared& shared = *reinterpret_cast<Shared*>(memory);
     Tile found;

@@ -11,7 +11,7 @@ use std::fmt;
 const MAGIC: &[u8; 8] = b"SPARSEKI";
 
 /// Changes with the format of images and with what launching one means.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// One of the three modules of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

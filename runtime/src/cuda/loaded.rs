@@ -9,6 +9,7 @@ use super::launch::{Command, Queue};
 use super::profile::Profile;
 use cudarc::driver::{CudaFunction, CudaStream, result, sys};
 use cudarc::nvrtc::Ptx;
+use sparsek_codegen::Target;
 use std::ffi::c_void;
 
 /// Bytes of dynamic shared memory that a kernel may have without asking.
@@ -20,6 +21,8 @@ pub(crate) struct Loaded {
     pub(crate) image: Image,
     /// The entry of each launch.
     functions: Vec<CudaFunction>,
+    /// Whether entries may be launched while those before them still run.
+    overlaps: bool,
 }
 
 impl Loaded {
@@ -45,7 +48,8 @@ impl Loaded {
             }
             functions.push(function);
         }
-        Ok(Loaded { image, functions })
+        let overlaps = Target::named(image.target()).is_some_and(|t| t.overlaps_launches());
+        Ok(Loaded { image, functions, overlaps })
     }
 }
 
@@ -91,26 +95,47 @@ impl Queue for OnStream<'_> {
         let function = function.ok_or_else(|| failed("no such launch".to_owned()))?;
         let span = self.profile.map(|p| p.begin(self.stream)).transpose()?;
         let mut parameters = [words.as_ptr().cast_mut().cast::<c_void>()];
+        let mut attributes = [overlapping()];
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid[0],
+            gridDimY: grid[1],
+            gridDimZ: grid[2],
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared,
+            hStream: self.stream.cu_stream(),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: self.loaded.overlaps.into(),
+        };
         // SAFETY: the function belongs to a module that `loaded` keeps; it takes one parameter of
         // `words.len()` words (checked when it was loaded), which the driver copies before it
-        // returns. The addresses in them are of memory that the call borrows, with the sizes that
-        // the interface gives, and stay valid until the stream is done: their owners free them in
-        // stream order, or the caller vouched for them.
-        let launched = unsafe {
-            result::launch_kernel(
+        // returns, as it does the configuration and its attribute. The addresses in the words are of
+        // memory that the call borrows, with the sizes that the interface gives, and stay valid until
+        // the stream is done: their owners free them in stream order, or the caller vouched for them.
+        // A kernel that may begin early waits for those before it by its first instruction.
+        let status = unsafe {
+            sys::cuLaunchKernelEx(
+                &config,
                 function.cu_function(),
-                (grid[0], grid[1], grid[2]),
-                (threads, 1, 1),
-                shared,
-                self.stream.cu_stream(),
-                &mut parameters,
+                parameters.as_mut_ptr(),
+                std::ptr::null_mut(),
             )
         };
-        launched.map_err(|e| failed(reason(e)))?;
+        status.result().map_err(|e| failed(reason(e)))?;
         match (self.profile, span) {
             (Some(profile), Some(start)) => profile.end(module, entry, start, self.stream),
             _ => Ok(()),
         }
+    }
+}
+
+/// Lets a kernel begin before the one before it in the stream has ended.
+fn overlapping() -> sys::CUlaunchAttribute {
+    sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
     }
 }
 
