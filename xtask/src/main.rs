@@ -1,5 +1,6 @@
 //! Project tasks: `cargo xtask --help`.
 
+mod generate;
 mod nvrtc;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let done = match args.as_slice() {
         ["test"] => lint().and_then(|()| test()),
         ["lint"] => lint(),
+        ["proto"] => generate::proto(root()),
         ["nvrtc"] => nvrtc::fetch(&target()).map(|at| println!("{}", at.display())),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

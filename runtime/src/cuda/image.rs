@@ -148,10 +148,34 @@ impl Image {
     /// The image in a file.
     ///
     /// # Errors
-    /// Anything but a whole image of this version.
+    /// Anything but one whole image of this version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Image, crate::Error> {
         let refused = |why: &str| Error::Image(why.to_owned());
-        let sealed = Sealed::open(bytes, MAGIC, VERSION).map_err(refused)?;
+        Image::unsealed(&Sealed::open(bytes, MAGIC, VERSION).map_err(refused)?)
+    }
+
+    /// Every image of a file that holds one after the other, as `sparsek emit --image` writes the
+    /// modules of a kernel.
+    ///
+    /// # Errors
+    /// Anything but whole images of this version, at least one.
+    pub fn all_from_bytes(bytes: &[u8]) -> Result<Vec<Image>, crate::Error> {
+        let (mut images, mut rest) = (Vec::new(), bytes);
+        loop {
+            let numbered = |why: &str| match images.len() {
+                0 => Error::Image(why.to_owned()),
+                n => Error::Image(format!("after {n} of them: {why}")),
+            };
+            let (sealed, behind) = Sealed::first(rest, MAGIC, VERSION).map_err(numbered)?;
+            images.push(Image::unsealed(&sealed)?);
+            if behind.is_empty() {
+                return Ok(images);
+            }
+            rest = behind;
+        }
+    }
+
+    fn unsealed(sealed: &Sealed<'_>) -> Result<Image, crate::Error> {
         let header =
             serde_json::from_str(sealed.header).map_err(|e| Error::Image(e.to_string()))?;
         Ok(Image { header, cubin: sealed.body.to_vec() })
@@ -208,5 +232,10 @@ mod tests {
         assert_eq!(Image::from_bytes(&bytes).unwrap(), image);
         let refused = Image::from_bytes(&bytes[1..]).unwrap_err().to_string();
         assert!(refused.contains("not a compiled module"), "{refused}");
+        let twice = [bytes.as_slice(), bytes.as_slice()].concat();
+        assert_eq!(Image::all_from_bytes(&twice).unwrap(), [image.clone(), image]);
+        assert!(Image::from_bytes(&twice).is_err() && Image::all_from_bytes(&[]).is_err());
+        let cut = Image::all_from_bytes(&twice[..twice.len() - 1]).unwrap_err().to_string();
+        assert!(cut.contains("after 1 of them: cut short"), "{cut}");
     }
 }
