@@ -50,6 +50,7 @@ pub mod cuda;
 mod error;
 mod kernel;
 mod tensor;
+pub mod tuned;
 
 pub use error::Error;
 pub use kernel::{Forward, Gradients, Inputs, Kernel, NamedTensors, Options};

@@ -5,7 +5,6 @@ use super::resources::Resources;
 use super::sealed::Sealed;
 use serde::{Deserialize, Serialize};
 use sparsek_codegen::{Interface, Schedule};
-use sparsek_dsl::ir::Instance;
 use std::fmt;
 
 const MAGIC: &[u8; 8] = b"SPARSEKI";
@@ -87,7 +86,7 @@ pub struct Image {
 /// All of an image but its code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Header {
-    /// [`instance_hash`] of the kernel instance.
+    /// [`program_hash`](crate::tuned::program_hash) of the kernel instance.
     pub(crate) instance: String,
     /// The kernel's name, for people.
     pub(crate) kernel: String,
@@ -180,16 +179,6 @@ impl Image {
             serde_json::from_str(sealed.header).map_err(|e| Error::Image(e.to_string()))?;
         Ok(Image { header, cubin: sealed.body.to_vec() })
     }
-}
-
-/// Hash of everything that makes a kernel instance: its program with the parameters put in, without
-/// names, documentation and schedule block.
-pub(crate) fn instance_hash(instance: &Instance) -> String {
-    let Instance { program, elem, d, k, w, sinks } = instance;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{elem} {d} {k} {w} {sinks} ").as_bytes());
-    hasher.update(program.canonical().to_json().as_bytes());
-    hasher.finalize().to_hex().to_string()
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use super::Error;
 use super::cache::Cache;
 use super::device::Device;
-use super::image::{GivenInput, Image, Module, Specialisation, instance_hash};
+use super::image::{GivenInput, Image, Module, Specialisation};
 use super::loaded::Loaded;
+use crate::tuned::program_hash;
 use sparsek_codegen::Schedule;
 use sparsek_dsl::ir::{Instance, Program};
 use std::collections::HashMap;
@@ -56,9 +57,9 @@ impl Store {
         }
     }
 
-    /// [`instance_hash`]
+    /// [`program_hash`]
     pub(crate) fn hash(&self) -> &str {
-        self.hash.get_or_init(|| instance_hash(&self.instance))
+        self.hash.get_or_init(|| program_hash(&self.instance))
     }
 
     /// Name of the kernel.
