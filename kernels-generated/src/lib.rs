@@ -29,6 +29,7 @@
 //! ```
 
 mod extras;
+pub mod generated;
 mod window;
 
 pub use extras::{
@@ -41,6 +42,10 @@ pub use window::{
 
 use sparsek::Program;
 use sparsek::dsl::ir::LoadError;
+
+/// Schedules that were measured for these kernels: each of them carries it, and runs on them without
+/// a store of the user's.
+pub const TUNED: &str = include_str!("../tuned.json");
 
 /// A kernel that goes by a name.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +127,8 @@ pub fn builtin(name: &str) -> Option<&'static Builtin> {
 
 #[cfg(test)]
 mod tests {
-    use super::{all, builtin};
+    use super::*;
+    use sparsek::tuned::Manifest;
     use std::collections::HashSet;
 
     #[test]
@@ -135,5 +141,36 @@ mod tests {
             assert_eq!(builtin(b.name).map(|found| found.json), Some(b.json));
         }
         assert!(builtin("sparsek-nothing").is_none());
+    }
+
+    #[test]
+    fn every_kernel_carries_the_tuned_schedules() {
+        let carried = [
+            SparsekValue::MANIFEST,
+            SparsekKey::MANIFEST,
+            SparsekBoth::MANIFEST,
+            SparsekHard::MANIFEST,
+            SparsekStraightThrough::MANIFEST,
+            SparsekValueSinks::MANIFEST,
+            SparsekSlopeSoftcap::MANIFEST,
+        ];
+        assert_eq!(carried.len(), all().len());
+        assert!(carried.iter().all(|manifest| *manifest == Some(TUNED)));
+        Manifest::from_json(TUNED).unwrap();
+    }
+
+    #[test]
+    fn generated_files_say_which_instance_they_show() {
+        for file in generated::files() {
+            let (first, rest) = file.text.split_once('\n').unwrap();
+            let (_, name) = file.path.rsplit_once('/').unwrap();
+            let (module, kernel) = name.trim_end_matches(".cu").split_once('_').unwrap();
+            let program = builtin(kernel).unwrap().program().unwrap();
+            let start = format!("// {}, {module}: bf16, head dimension", program.name);
+            assert!(first.starts_with(&start), "{}: {first}", file.path);
+            assert!(rest.contains("__global__"), "{}", file.path);
+            assert!(generated::MANIFEST.contains(&format!("\"{}\"", file.path)), "{}", file.path);
+        }
+        assert!(generated::files().is_sorted_by_key(|file| file.path));
     }
 }

@@ -1,6 +1,5 @@
 //! Project tasks: `cargo xtask --help`.
 
-mod generate;
 mod nvrtc;
 
 use std::path::{Path, PathBuf};
@@ -15,10 +14,15 @@ Tasks:
   test    formatting, lints, documentation, then every test and doc test of every package
   lint    formatting, lints and documentation only
   nvrtc   fetches NVRTC and its headers into target/nvrtc, for machines without CUDA
+  generate
+          rewrites the CUDA C of the built-in kernels and its manifest in kernels-generated
+  generate --check
+          fails when they are not what is generated now, as `test` does too
   help    this text
 
-Example:
+Examples:
   cargo xtask test
+  cargo xtask generate
 ";
 
 fn main() -> ExitCode {
@@ -27,8 +31,9 @@ fn main() -> ExitCode {
     let done = match args.as_slice() {
         ["test"] => lint().and_then(|()| test()),
         ["lint"] => lint(),
-        ["proto"] => generate::proto(root()),
         ["nvrtc"] => nvrtc::fetch(&target()).map(|at| println!("{}", at.display())),
+        ["generate"] => generate(&[]),
+        ["generate", "--check"] => generate(&["--check"]),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
@@ -67,6 +72,14 @@ fn test() -> Result<(), String> {
     // The command-line tests run the binary; it is built before they start.
     cargo(&["build", "--package", "sparsek-cli"])?;
     cargo(&["test", "--workspace"])
+}
+
+/// A program of its own, so that this one is built in a second: it needs the compiler.
+fn generate(args: &[&str]) -> Result<(), String> {
+    let all = [&["run", "--quiet", "--package", "sparsek-generate", "--"], args].concat();
+    let status = command(&all).status().map_err(|e| format!("cargo did not start: {e}"))?;
+    // The program itself says what is wrong.
+    if status.success() { Ok(()) } else { Err(format!("the generator ended with {status}")) }
 }
 
 fn root() -> &'static Path {

@@ -1,12 +1,12 @@
 //! Making modules: program and schedule → CUDA C → cubin.
 
 use super::Error;
-use super::cache::{Entry, Key};
+use super::cache::{Cache, Entry, Key};
 use super::image::{GivenInput, Header, Image, Module, Specialisation};
 use super::nvrtc::Nvrtc;
 use super::store::Store;
-use sparsek_codegen::{Given, KernelPlan, Problem, Schedule};
-use sparsek_dsl::ir::Program;
+use sparsek_codegen::{Given, KernelPlan, Problem, Schedule, Target};
+use sparsek_dsl::ir::{Instance, Program};
 
 impl From<Module> for sparsek_codegen::Module {
     fn from(module: Module) -> Self {
@@ -18,14 +18,25 @@ impl From<Module> for sparsek_codegen::Module {
     }
 }
 
+/// What modules are made from. No GPU is needed.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) instance: &'a Instance,
+    /// Every gradient.
+    pub(super) backward: &'a Program,
+    /// Hash of the instance.
+    pub(super) hash: &'a str,
+    pub(super) target: Target,
+}
+
 fn problem<'a>(
-    store: &'a Store,
+    instance: &'a Instance,
     backward: &'a Program,
     group: u32,
     given: &[GivenInput],
 ) -> Problem<'a> {
     let given = given.iter().map(|g| Given { name: g.name.clone(), per_head: g.per_head });
-    Problem { instance: &store.instance, backward, group, given: given.collect() }
+    Problem { instance, backward, group, given: given.collect() }
 }
 
 /// The compiler's choice of a schedule, for a backward of every input that is given.
@@ -34,54 +45,79 @@ pub(super) fn choose(
     group: u32,
     given: &[GivenInput],
 ) -> Result<Schedule, crate::Error> {
-    let is_given = |gradient: &str| {
-        let name = gradient.strip_prefix("d_").unwrap_or(gradient);
-        given.iter().any(|g| g.name == name)
-    };
-    let backward = store.backward.with_outputs(is_given);
-    let problem = problem(store, &backward, group, given);
-    Ok(Schedule::choose(&problem, &store.device.target()).map_err(Error::from)?)
+    store.source().choose(group, given)
 }
 
 /// Generates and compiles a module, unless the cache has its code. A cache that cannot be written
 /// is a warning.
 pub(super) fn compile(store: &Store, wanted: &Specialisation) -> Result<Image, crate::Error> {
-    let target = store.device.target();
-    let backward = store.backward.with_outputs(|name| wanted.wanted.iter().any(|w| w == name));
-    let problem = problem(store, &backward, wanted.group, &wanted.given);
-    let plan = KernelPlan::new(wanted.module.into(), &problem, &wanted.schedule, &target)
-        .map_err(Error::from)?;
-    let source = plan.cuda().map_err(Error::from)?;
-    let nvrtc = Nvrtc::find()?;
-    let key = Key::new(&[&source.text, &target.name(), &nvrtc.identity()]);
-    let kept = store.cache.as_ref().and_then(|cache| cache.get(&key));
-    let entry = match kept {
-        Some(entry) => entry,
-        None => {
-            let name = format!("{} of {}", wanted.module, store.kernel());
-            let compiled = nvrtc.compile(&name, &source.text, &target)?;
-            let entry = Entry {
-                label: format!("{name} for {target}"),
-                resources: compiled.resources,
-                cubin: compiled.cubin,
-            };
-            let kept = store.cache.as_ref().map(|cache| (cache, cache.put(&key, &entry)));
-            if let Some((cache, Err(e))) = kept {
-                let folder = cache.entries().display();
-                store.warn(format!("compiled code cannot be kept in {folder}: {e}"));
+    store.source().compile(wanted, store.cache.as_ref(), |warning| store.warn(warning))
+}
+
+impl Source<'_> {
+    /// The compiler's choice of a schedule, for a backward of every input that is given.
+    pub(super) fn choose(
+        &self,
+        group: u32,
+        given: &[GivenInput],
+    ) -> Result<Schedule, crate::Error> {
+        let is_given = |gradient: &str| {
+            let name = gradient.strip_prefix("d_").unwrap_or(gradient);
+            given.iter().any(|g| g.name == name)
+        };
+        let backward = self.backward.with_outputs(is_given);
+        let problem = problem(self.instance, &backward, group, given);
+        Ok(Schedule::choose(&problem, &self.target).map_err(Error::from)?)
+    }
+
+    /// A module, lowered.
+    pub(super) fn plan(&self, wanted: &Specialisation) -> Result<KernelPlan, crate::Error> {
+        let backward = self.backward.with_outputs(|name| wanted.wanted.iter().any(|w| w == name));
+        let problem = problem(self.instance, &backward, wanted.group, &wanted.given);
+        Ok(KernelPlan::new(wanted.module.into(), &problem, &wanted.schedule, &self.target)
+            .map_err(Error::from)?)
+    }
+
+    /// A module, compiled by NVRTC unless the cache has its code. A cache that cannot be written is a
+    /// warning.
+    pub(super) fn compile(
+        &self,
+        wanted: &Specialisation,
+        cache: Option<&Cache>,
+        warn: impl Fn(String),
+    ) -> Result<Image, crate::Error> {
+        let target = self.target;
+        let plan = self.plan(wanted)?;
+        let source = plan.cuda().map_err(Error::from)?;
+        let nvrtc = Nvrtc::find()?;
+        let key = Key::new(&[&source.text, &target.name(), &nvrtc.identity()]);
+        let entry = match cache.and_then(|cache| cache.get(&key)) {
+            Some(entry) => entry,
+            None => {
+                let name = format!("{} of {}", wanted.module, plan.kernel);
+                let compiled = nvrtc.compile(&name, &source.text, &target)?;
+                let entry = Entry {
+                    label: format!("{name} for {target}"),
+                    resources: compiled.resources,
+                    cubin: compiled.cubin,
+                };
+                if let Some((cache, Err(e))) = cache.map(|cache| (cache, cache.put(&key, &entry))) {
+                    let folder = cache.entries().display();
+                    warn(format!("compiled code cannot be kept in {folder}: {e}"));
+                }
+                entry
             }
-            entry
-        }
-    };
-    Ok(Image {
-        header: Header {
-            instance: store.hash().to_owned(),
-            kernel: store.kernel().to_owned(),
-            target: target.name(),
-            specialisation: wanted.clone(),
-            interface: plan.interface,
-            resources: entry.resources,
-        },
-        cubin: entry.cubin,
-    })
+        };
+        Ok(Image {
+            header: Header {
+                instance: self.hash.to_owned(),
+                kernel: plan.kernel,
+                target: target.name(),
+                specialisation: wanted.clone(),
+                interface: plan.interface,
+                resources: entry.resources,
+            },
+            cubin: entry.cubin,
+        })
+    }
 }

@@ -201,6 +201,14 @@ pub enum Error {
         /// What it must be specialised for.
         wanted: String,
     },
+    /// Calls that a kernel does not have.
+    #[error("calls of kernel {kernel}: {reason}")]
+    Calls {
+        /// Kernel.
+        kernel: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Bytes that are not a compiled module.
     #[error("not a compiled module: {0}")]
     Image(String),

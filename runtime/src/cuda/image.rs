@@ -3,8 +3,12 @@
 use super::Error;
 use super::resources::Resources;
 use super::sealed::Sealed;
+use crate::NamedTensors;
+use crate::bind::Bound;
+use crate::tensor::View;
 use serde::{Deserialize, Serialize};
 use sparsek_codegen::{Interface, Schedule};
+use sparsek_dsl::ir::Program;
 use std::fmt;
 
 const MAGIC: &[u8; 8] = b"SPARSEKI";
@@ -45,6 +49,23 @@ impl fmt::Display for Module {
 pub(crate) struct GivenInput {
     pub(crate) name: String,
     pub(crate) per_head: bool,
+}
+
+impl GivenInput {
+    /// The inputs that a call with those tensors gives, sorted.
+    pub(crate) fn all<V: View>(
+        program: &Program,
+        bound: &Bound<V>,
+        inputs: &NamedTensors<V>,
+    ) -> Vec<GivenInput> {
+        let given = |name: &str| {
+            let input = program.input_named(name).and_then(|id| bound.get(id));
+            GivenInput { name: name.to_owned(), per_head: input.is_some_and(|i| i.per_head) }
+        };
+        let mut all: Vec<GivenInput> = inputs.names().map(given).collect();
+        all.sort();
+        all
+    }
 }
 
 /// What a module is specialised for, beside its kernel instance and target.

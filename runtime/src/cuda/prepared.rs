@@ -160,13 +160,7 @@ impl Prepared {
         let instance = &store.instance;
         let bound = Bound::new(instance, &instance.program, inputs)?;
         let sizes = call_sizes(&bound.sizes, sequences, &store.device)?;
-        let mut given: Vec<GivenInput> = Vec::new();
-        for (name, _) in inputs.iter() {
-            let input = instance.program.input_named(name).and_then(|id| bound.get(id));
-            let per_head = input.is_some_and(|input| input.per_head);
-            given.push(GivenInput { name: name.to_owned(), per_head });
-        }
-        given.sort();
+        let given = GivenInput::all(&instance.program, &bound, inputs);
         let schedule = match schedule {
             Some(schedule) => schedule,
             None => store.schedule(bound.sizes.group() as u32, &given)?,

@@ -3,7 +3,10 @@
 use super::Error;
 use super::cache::Cache;
 use super::device::Device;
-use super::image::{GivenInput, Image, Module, Specialisation};
+#[cfg(not(feature = "jit"))]
+use super::image::Module;
+use super::image::{GivenInput, Image, Specialisation};
+use super::images::Images;
 use super::loaded::Loaded;
 use crate::tuned::program_hash;
 use sparsek_codegen::Schedule;
@@ -26,8 +29,7 @@ pub(crate) struct Store {
     pub(crate) cache: Option<Cache>,
     hash: OnceLock<String>,
     loaded: Mutex<HashMap<Specialisation, Slot>>,
-    /// Given by the user.
-    images: Mutex<Vec<Image>>,
+    images: Images,
     schedules: Mutex<HashMap<(u32, Vec<GivenInput>), Schedule>>,
     warnings: Mutex<Vec<String>>,
 }
@@ -51,7 +53,7 @@ impl Store {
             cache,
             hash: OnceLock::new(),
             loaded: Mutex::default(),
-            images: Mutex::default(),
+            images: Images::default(),
             schedules: Mutex::default(),
             warnings: Mutex::default(),
         }
@@ -101,7 +103,7 @@ impl Store {
         if let Some(loaded) = place.as_ref() {
             return Ok(loaded.clone());
         }
-        let image = match self.added(|image| image.header.specialisation == *wanted) {
+        let image = match self.images.find(wanted) {
             Some(image) => image,
             None => self.make(wanted)?,
         };
@@ -110,8 +112,11 @@ impl Store {
         Ok(loaded)
     }
 
-    fn added(&self, is_it: impl Fn(&Image) -> bool) -> Option<Image> {
-        lock(&self.images).iter().find(|image| is_it(image)).cloned()
+    #[cfg(feature = "jit")]
+    pub(super) fn source(&self) -> super::emit::Source<'_> {
+        let (instance, backward) = (&*self.instance, &*self.backward);
+        let (hash, target) = (self.hash(), self.device.target());
+        super::emit::Source { instance, backward, hash, target }
     }
 
     #[cfg(feature = "jit")]
@@ -141,12 +146,8 @@ impl Store {
         group: u32,
         given: &[GivenInput],
     ) -> Result<Schedule, crate::Error> {
-        let fits = |image: &Image| {
-            let found = &image.header.specialisation;
-            found.module == Module::Forward && found.group == group && found.given == given
-        };
-        if let Some(image) = self.added(fits) {
-            return Ok(image.schedule());
+        if let Some(schedule) = self.images.schedule(group, given) {
+            return Ok(schedule);
         }
         let key = (group, given.to_vec());
         if let Some(schedule) = lock(&self.schedules).get(&key) {
@@ -170,18 +171,7 @@ impl Store {
 
     /// Takes an image of this instance for this GPU.
     pub(crate) fn add(&self, image: Image) -> Result<(), Error> {
-        let target = self.device.target().name();
-        if image.header.instance != self.hash() {
-            let (theirs, ours) = (image.kernel(), self.kernel());
-            return Err(Error::Image(format!(
-                "it is of another instance ({theirs}) than this one ({ours})"
-            )));
-        }
-        if image.target() != target {
-            return Err(Error::Image(format!("it is for {}; this is {target}", image.target())));
-        }
-        lock(&self.images).push(image);
-        Ok(())
+        self.images.add(image, (self.kernel(), self.hash()), &self.device.target().name())
     }
 
     /// Every module that is loaded.

@@ -1,6 +1,7 @@
 //! The instances of the built-in kernels whose code is kept in the repository.
 
-use sparsek_codegen::{Given, KernelPlan, Module, Problem, Schedule, Target};
+use crate::schedules::Chosen;
+use sparsek_codegen::{Family, Given, KernelPlan, Module, Problem, Target};
 use sparsek_dsl::ir::{Instance, Program, Spec};
 use sparsek_dsl::{Elem, backward, parse};
 use std::fs;
@@ -10,6 +11,9 @@ use std::path::Path;
 pub(crate) const GROUP: u32 = 4;
 
 pub(crate) const ELEM: Elem = Elem::Bf16;
+
+/// The case that stands for the others wherever it is among them: kernel, D, k and w.
+pub(crate) const HEADLINE: (&str, i64, i64, i64) = ("sparsek-value", 128, 512, 512);
 
 const HEAD_DIMS: [i64; 2] = [64, 128];
 const SELECTED: [i64; 4] = [128, 256, 512, 1024];
@@ -36,8 +40,16 @@ pub(crate) struct Point {
 /// The code of a point: its schedule, and the CUDA C of every module.
 pub(crate) struct Emitted {
     pub(crate) point: Point,
-    pub(crate) schedule: Schedule,
-    pub(crate) sources: Vec<(Module, String)>,
+    pub(crate) chosen: Chosen,
+    pub(crate) sources: Vec<Source>,
+}
+
+/// The CUDA C of a module.
+pub(crate) struct Source {
+    pub(crate) module: Module,
+    /// Family of its instructions: `sm80`, `sm90`.
+    pub(crate) family: &'static str,
+    pub(crate) text: String,
 }
 
 /// The kernels declared in the sources of a folder, by name.
@@ -62,7 +74,8 @@ pub(crate) fn kernels(folder: &Path) -> Result<Vec<Kernel>, String> {
     if kernels.is_empty() {
         return Err(format!("{} declares no kernel", folder.display()));
     }
-    kernels.sort_by(|a, b| a.name.cmp(&b.name));
+    // The one that the others are variations of first.
+    kernels.sort_by(|a, b| (a.name != HEADLINE.0, &a.name).cmp(&(b.name != HEADLINE.0, &b.name)));
     Ok(kernels)
 }
 
@@ -101,21 +114,41 @@ impl Point {
     pub(crate) fn emit(
         &self,
         kernel: &Kernel,
-        choose: impl Fn(&Problem<'_>) -> Result<Schedule, String>,
+        choose: impl Fn(&Problem<'_>, &Target) -> Result<Chosen, String>,
     ) -> Result<Emitted, String> {
         let failed = |e: String| format!("{} {}: {e}", kernel.name, self.label());
         let spec = Spec::new(ELEM, self.d).k(self.k).w(self.w);
         let instance = kernel.program.instantiate(&spec).map_err(|e| failed(e.to_string()))?;
         let backward = backward::derive(&instance.program);
         let problem = problem(&instance, &backward);
-        let schedule = choose(&problem).map_err(failed)?;
-        let source = |module| -> Result<(Module, String), String> {
+        let chosen = choose(&problem, &self.target).map_err(failed)?;
+        let schedule = chosen.schedule;
+        let source = |module| -> Result<Source, String> {
+            let family = match module {
+                // No matrix instructions: what every target has.
+                Module::Plan => Family::Sm80,
+                Module::Forward => schedule.forward.family,
+                Module::Backward => schedule.backward.family,
+            };
             let plan = KernelPlan::new(module, &problem, &schedule, &self.target)
                 .map_err(|e| failed(e.to_string()))?;
-            Ok((module, plan.cuda().map_err(|e| failed(e.to_string()))?.text))
+            let text = plan.cuda().map_err(|e| failed(e.to_string()))?.text;
+            Ok(Source { module, family: family.name(), text })
         };
         let sources = Module::ALL.into_iter().map(source).collect::<Result<_, _>>()?;
-        Ok(Emitted { point: self.clone(), schedule, sources })
+        Ok(Emitted { point: self.clone(), chosen, sources })
+    }
+
+    /// How far it is from the headline case: the nearest stands for a variant.
+    pub(crate) fn distance(&self) -> impl Ord + use<> {
+        let (_, d, k, w) = HEADLINE;
+        (
+            self.kernel,
+            self.target.capability != 90,
+            self.d != d,
+            (self.k - k).abs(),
+            (self.w - w).abs(),
+        )
     }
 
     pub(crate) fn label(&self) -> String {
