@@ -191,7 +191,7 @@ impl Code {
         Source { instance, backward, hash, target: *target }
     }
 
-    fn specialisation(&self, module: Module) -> Specialisation {
+    pub(super) fn specialisation(&self, module: Module) -> Specialisation {
         let wanted = if module == Module::Backward { self.wanted.clone() } else { Vec::new() };
         let (group, given, schedule) = (self.group, self.given.clone(), self.schedule);
         Specialisation { module, group, given, wanted, schedule }

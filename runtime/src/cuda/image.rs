@@ -28,6 +28,9 @@ pub enum Module {
 }
 
 impl Module {
+    /// Every module, in the order in which they run.
+    pub const ALL: [Module; 3] = [Module::Plan, Module::Forward, Module::Backward];
+
     /// `plan`, `forward`, `backward`
     pub fn name(self) -> &'static str {
         match self {

@@ -2,6 +2,7 @@
 
 use crate::binary::{Ran, command, files, run};
 use crate::case::Case;
+use sparsek::cuda::{Image, Module};
 use std::fs;
 use std::path::Path;
 
@@ -85,6 +86,68 @@ fn machine_code_and_its_resources() {
         with(folder.path(), &missing, &line).fails(2, &["NVRTC", "SPARSEK_NVRTC", "/nonexistent"]);
     }
     assert_eq!(files(folder.path()), ["f.cubin"]);
+}
+
+#[test]
+fn images_hold_all_that_a_launch_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let emit = |line: &str, variables: &[(&str, &str)]| {
+        let line = format!("emit sparsek-slope-softcap {SHAPE} --target sm_80 {line}");
+        with(folder.path(), variables, &line)
+    };
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    // Another place than a cache: whoever ships an image keeps the file.
+    let place = [("SPARSEK_CACHE_DIR", "{}/cache")];
+    let ran = emit("--image --output {}/all.image", &place).succeeds();
+    for word in ["plan of SparsekSlopeSoftcap", "forward of", "backward of", "registers"] {
+        assert!(ran.stderr.contains(word), "{word:?} is not in:\n{}", ran.stderr);
+    }
+    let images = Image::all_from_bytes(&read("all.image")).unwrap();
+    assert_eq!(images.iter().map(Image::module).collect::<Vec<_>>(), Module::ALL);
+    for image in &images {
+        assert_eq!((image.kernel(), image.target()), ("SparsekSlopeSoftcap", "sm_80"));
+        assert!(image.cubin().starts_with(b"\x7fELF"));
+        let launches = &image.interface().launches;
+        let entries = image.resources();
+        assert!(launches.iter().all(|l| entries.iter().any(|r| r.entry == l.entry)));
+        let again = Image::from_bytes(&image.to_bytes().unwrap()).unwrap();
+        assert_eq!(&again, image);
+    }
+    // One module is one image, and its code is what --cubin writes.
+    emit("--stage image --module forward --output {}/one.image", &place).succeeds();
+    let one = Image::from_bytes(&read("one.image")).unwrap();
+    assert_eq!(one, images[1]);
+    emit("--cubin --output {}/one.cubin", &place).succeeds();
+    assert_eq!(read("one.cubin"), one.cubin());
+    // Fewer gradients are another image.
+    emit("--image --module backward --wanted d_q --output {}/q.image", &place).succeeds();
+    let fewer = Image::from_bytes(&read("q.image")).unwrap();
+    assert!(fewer.interface().launches.len() < images[2].interface().launches.len());
+    assert_eq!(files(folder.path()), ["all.image", "one.cubin", "one.image", "q.image"]);
+    emit("--image --output {}/no.image", &[("SPARSEK_NVRTC", "/nonexistent")])
+        .fails(2, &["NVRTC", "/nonexistent"]);
+    emit("--image --without slope --output {}/no.image", &[]).fails(2, &["slope", "left out"]);
+    emit("--image --shared u --output {}/no.image", &[]).fails(2, &["`u`", "head axis"]);
+    emit("--image --wanted d_x --output {}/no.image", &[]).fails(2, &["d_x", "d_slope"]);
+    emit("--image --cubin", &[]).fails(2, &["--image", "--cubin"]);
+    emit("--image --stage ir", &[]).fails(2, &["--image", "--stage"]);
+}
+
+/// The repository shows what the command line says.
+#[test]
+fn the_generated_files_are_what_emit_prints() {
+    for file in sparsek_kernels::generated::files() {
+        // Schedules of other targets may have been measured, and emit gives the model's.
+        if !file.text.lines().any(|line| line.starts_with("// target    sm_80")) {
+            continue;
+        }
+        let (module, kernel) = file.path[11..file.path.len() - 3].split_once('_').unwrap();
+        let line = format!(
+            "emit {kernel} --stage cuda --module {module} --target sm_80 --head-dim 128 --k 512 \
+             --window 512 --group 4"
+        );
+        assert_eq!(run(Path::new("."), &line).succeeds().stdout, file.text, "{}", file.path);
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! The instances of the built-in kernels whose code is kept in the repository.
 
-use crate::schedules::Chosen;
-use sparsek_codegen::{Family, Given, KernelPlan, Module, Problem, Target};
-use sparsek_dsl::ir::{Instance, Program, Spec};
-use sparsek_dsl::{Elem, backward, parse};
+use crate::schedules::{Chosen, Tuned};
+use sparsek::cuda::{CallShape, Module};
+use sparsek::{Elem, Program, Spec};
+use sparsek_codegen::{Family, Given, Problem, Target};
+use sparsek_dsl::parse;
 use std::fs;
 use std::path::Path;
 
@@ -110,19 +111,18 @@ pub(crate) fn points(kernels: &[Kernel]) -> Result<Vec<Point>, String> {
 }
 
 impl Point {
-    /// Generates the modules, with the schedule that `choose` gives.
-    pub(crate) fn emit(
-        &self,
-        kernel: &Kernel,
-        choose: impl Fn(&Problem<'_>, &Target) -> Result<Chosen, String>,
-    ) -> Result<Emitted, String> {
-        let failed = |e: String| format!("{} {}: {e}", kernel.name, self.label());
+    /// Generates the modules, as calls have them that give every input and want every gradient.
+    pub(crate) fn emit(&self, kernel: &Kernel, tuned: &Tuned) -> Result<Emitted, String> {
+        let failed = |e: sparsek::Error| format!("{} {}: {e}", kernel.name, self.label());
         let spec = Spec::new(ELEM, self.d).k(self.k).w(self.w);
-        let instance = kernel.program.instantiate(&spec).map_err(|e| failed(e.to_string()))?;
-        let backward = backward::derive(&instance.program);
-        let problem = problem(&instance, &backward);
-        let chosen = choose(&problem, &self.target).map_err(failed)?;
-        let schedule = chosen.schedule;
+        let made = sparsek::Kernel::from_program(&kernel.program, &spec).map_err(failed)?;
+        let code = made.code(&CallShape::group(GROUP), self.target).map_err(failed)?;
+        let record = tuned.record(&problem(&made), &self.target);
+        let code = match record {
+            Some(record) => code.with_schedule(record.schedule),
+            None => code,
+        };
+        let schedule = code.schedule();
         let source = |module| -> Result<Source, String> {
             let family = match module {
                 // No matrix instructions: what every target has.
@@ -130,12 +130,11 @@ impl Point {
                 Module::Forward => schedule.forward.family,
                 Module::Backward => schedule.backward.family,
             };
-            let plan = KernelPlan::new(module, &problem, &schedule, &self.target)
-                .map_err(|e| failed(e.to_string()))?;
-            let text = plan.cuda().map_err(|e| failed(e.to_string()))?.text;
+            let text = code.cuda(module).map_err(failed)?;
             Ok(Source { module, family: family.name(), text })
         };
         let sources = Module::ALL.into_iter().map(source).collect::<Result<_, _>>()?;
+        let chosen = Chosen { schedule, record: record.cloned() };
         Ok(Emitted { point: self.clone(), chosen, sources })
     }
 
@@ -157,8 +156,9 @@ impl Point {
     }
 }
 
-/// Calls that give every input and want every gradient.
-fn problem<'a>(instance: &'a Instance, backward: &'a Program) -> Problem<'a> {
+/// What tuned schedules are looked up by.
+fn problem(kernel: &sparsek::Kernel) -> Problem<'_> {
+    let (instance, backward) = (kernel.instance(), kernel.backward_program());
     let given = instance.program.inputs.iter();
     let given = given.map(|input| Given { name: input.name.clone(), per_head: false }).collect();
     Problem { instance, backward, group: GROUP, given }

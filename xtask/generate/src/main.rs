@@ -146,12 +146,8 @@ fn files(package: &Path) -> Result<Files, String> {
         );
     }
     let points = grid::points(&kernels)?;
-    let emitted = points
-        .iter()
-        .map(|point| {
-            point.emit(&kernels[point.kernel], |problem, target| tuned.choose(problem, target))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let emit = |point: &grid::Point| point.emit(&kernels[point.kernel], &tuned);
+    let emitted = points.iter().map(emit).collect::<Result<Vec<_>, _>>()?;
     let found = variants::find(&kernels, &emitted);
     let mut files = Files::new();
     for variant in &found.variants {

@@ -35,17 +35,9 @@ impl Tuned {
         Ok(Tuned { manifest: Manifest::from_json(text).map_err(|e| e.to_string())? })
     }
 
-    /// The schedule that calls of the problem run with on the target's GPU.
-    pub(crate) fn choose(&self, problem: &Problem<'_>, target: &Target) -> Result<Chosen, String> {
-        if let Some(record) = self.record(problem, target) {
-            return Ok(Chosen { schedule: record.schedule, record: Some(record.clone()) });
-        }
-        let schedule = Schedule::choose(problem, target).map_err(|e| e.to_string())?;
-        Ok(Chosen { schedule, record: None })
-    }
-
-    /// The measured record: that of [`SEQUENCE`], else the one of the longest sequences.
-    fn record(&self, problem: &Problem<'_>, target: &Target) -> Option<&Record> {
+    /// What was measured for the problem on a GPU of the target: for [`SEQUENCE`], else for the longest
+    /// sequences.
+    pub(crate) fn record(&self, problem: &Problem<'_>, target: &Target) -> Option<&Record> {
         gpus(target).into_iter().find_map(|gpu| {
             let key = Key::new(problem, SEQUENCE, gpu);
             let alike = |r: &&Record| Key { sequence: key.sequence, ..r.key.clone() } == key;

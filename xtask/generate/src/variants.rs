@@ -2,7 +2,7 @@
 
 use crate::constants::{self, Constants};
 use crate::grid::{Emitted, Kernel};
-use sparsek_codegen::Module;
+use sparsek::cuda::Module;
 use std::collections::BTreeMap;
 
 /// Sources that differ by constants alone.
