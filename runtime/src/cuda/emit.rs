@@ -4,7 +4,9 @@ use super::Error;
 use super::cache::{Entry, Key};
 use super::image::{GivenInput, Header, Image, Module, Specialisation};
 use super::nvrtc::Nvrtc;
-use super::store::Store;
+use super::store::{Asked, Chosen, Store};
+use crate::tuned::Source;
+use sparsek_codegen::tune::{Machine, Workload};
 use sparsek_codegen::{Given, KernelPlan, Problem, Schedule};
 use sparsek_dsl::ir::Program;
 
@@ -28,19 +30,30 @@ fn problem<'a>(
     Problem { instance: &store.instance, backward, group, given: given.collect() }
 }
 
-/// The compiler's choice of a schedule, for a backward of every input that is given.
-pub(super) fn choose(
-    store: &Store,
-    group: u32,
-    given: &[GivenInput],
-) -> Result<Schedule, crate::Error> {
+/// The GPU as the cost model sees it.
+fn machine(store: &Store) -> Machine {
+    let multiprocessors = store.device.info().multiprocessors;
+    Machine { multiprocessors, ..Machine::of(&store.device.target()) }
+}
+
+/// A tuned schedule, or what the cost model chooses for a backward of every input that is given.
+pub(super) fn choose(store: &Store, call: &Asked) -> Result<Chosen, crate::Error> {
     let is_given = |gradient: &str| {
         let name = gradient.strip_prefix("d_").unwrap_or(gradient);
-        given.iter().any(|g| g.name == name)
+        call.given.iter().any(|g| g.name == name)
     };
     let backward = store.backward.with_outputs(is_given);
-    let problem = problem(store, &backward, group, given);
-    Ok(Schedule::choose(&problem, &store.device.target()).map_err(Error::from)?)
+    let problem = problem(store, &backward, call.group, &call.given);
+    let target = store.device.target();
+    let fits = |s: &Schedule| s.check(&problem, &target).map_err(|e| e.to_string());
+    if let Some((schedule, source)) = store.tuned(call, fits, |warning| store.warn(warning)) {
+        return Ok(Chosen { schedule, source });
+    }
+    let workload =
+        Workload { batch: call.sequences, n: call.sequence, kv_heads: call.kv_heads }.rounded();
+    let machine = machine(store);
+    let schedule = Schedule::choose(&problem, &target, &machine, &workload).map_err(Error::from)?;
+    Ok(Chosen { schedule, source: Source::Model })
 }
 
 /// Generates and compiles a module, unless the cache has its code. A cache that cannot be written

@@ -5,8 +5,8 @@ use super::cache::Cache;
 use super::device::Device;
 use super::image::{GivenInput, Image, Module, Specialisation};
 use super::loaded::Loaded;
-use crate::tuned::program_hash;
-use sparsek_codegen::Schedule;
+use crate::tuned::{self, Gpu, Key, Manifest, Source, program_hash};
+use sparsek_codegen::{Given, Problem, Schedule};
 use sparsek_dsl::ir::{Instance, Program};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,6 +14,39 @@ use std::thread;
 
 /// A module that is being made by one caller while others wait, or is there.
 type Slot = Arc<Mutex<Option<Arc<Loaded>>>>;
+
+/// Tuned schedules that calls may take.
+#[derive(Clone, Debug)]
+pub(crate) struct Tuned {
+    pub(crate) store: Option<tuned::Store>,
+    pub(crate) manifest: Arc<Manifest>,
+    /// Whether they are used at all.
+    pub(crate) on: bool,
+}
+
+/// What a schedule is chosen for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Asked {
+    /// Query heads of a key-value head.
+    pub(crate) group: u32,
+    /// Sorted.
+    pub(crate) given: Vec<GivenInput>,
+    /// Positions of the longest sequence, rounded up ([`tuned::bucket`]).
+    pub(crate) sequence: u64,
+    /// For the cost model, rounded.
+    #[cfg_attr(not(feature = "jit"), allow(dead_code, reason = "nothing is chosen"))]
+    pub(crate) sequences: u64,
+    /// Key-value heads.
+    #[cfg_attr(not(feature = "jit"), allow(dead_code, reason = "nothing is chosen"))]
+    pub(crate) kv_heads: u64,
+}
+
+/// A schedule and where it came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Chosen {
+    pub(crate) schedule: Schedule,
+    pub(crate) source: Source,
+}
 
 /// A kernel instance, a GPU, and the modules that calls have needed so far.
 #[derive(Debug)]
@@ -24,11 +57,12 @@ pub(crate) struct Store {
     pub(crate) device: Device,
     #[cfg_attr(not(feature = "jit"), allow(dead_code, reason = "nothing is compiled"))]
     pub(crate) cache: Option<Cache>,
+    pub(crate) tuned: Tuned,
     hash: OnceLock<String>,
     loaded: Mutex<HashMap<Specialisation, Slot>>,
     /// Given by the user.
     images: Mutex<Vec<Image>>,
-    schedules: Mutex<HashMap<(u32, Vec<GivenInput>), Schedule>>,
+    schedules: Mutex<HashMap<Asked, Chosen>>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -43,12 +77,14 @@ impl Store {
         backward: Arc<Program>,
         device: Device,
         cache: Option<Cache>,
+        tuned: Tuned,
     ) -> Store {
         Store {
             instance,
             backward,
             device,
             cache,
+            tuned,
             hash: OnceLock::new(),
             loaded: Mutex::default(),
             images: Mutex::default(),
@@ -134,37 +170,73 @@ impl Store {
         }
     }
 
-    /// The schedule of calls that do not say one: of a forward module that was added, or what the
-    /// compiler chooses.
-    pub(crate) fn schedule(
-        &self,
-        group: u32,
-        given: &[GivenInput],
-    ) -> Result<Schedule, crate::Error> {
-        let fits = |image: &Image| {
+    /// The schedule of calls that do not say one: of a forward module that was added, else a tuned one,
+    /// else what the cost model chooses.
+    pub(crate) fn schedule(&self, call: Asked) -> Result<Chosen, crate::Error> {
+        if let Some(chosen) = self.of_image(&call) {
+            return Ok(chosen);
+        }
+        if let Some(chosen) = lock(&self.schedules).get(&call) {
+            return Ok(chosen.clone());
+        }
+        let chosen = self.choose(&call)?;
+        lock(&self.schedules).insert(call, chosen.clone());
+        Ok(chosen)
+    }
+
+    /// Of the forward modules that were added and fit, the one with the tuned schedule, else the first.
+    fn of_image(&self, call: &Asked) -> Option<Chosen> {
+        let fits = |image: &&Image| {
             let found = &image.header.specialisation;
-            found.module == Module::Forward && found.group == group && found.given == given
+            found.module == Module::Forward
+                && found.group == call.group
+                && found.given == call.given
         };
-        if let Some(image) = self.added(fits) {
-            return Ok(image.schedule());
+        let schedules: Vec<Schedule> =
+            lock(&self.images).iter().filter(fits).map(Image::schedule).collect();
+        let first = *schedules.first()?;
+        let has = |schedule: &Schedule| match schedules.contains(schedule) {
+            true => Ok(()),
+            false => Err("no compiled module has it".to_owned()),
+        };
+        // That a tuned schedule has no module is no mistake: modules are shipped for some.
+        Some(match self.tuned(call, has, |_| {}) {
+            Some((schedule, source)) => Chosen { schedule, source },
+            None => Chosen { schedule: first, source: Source::Image },
+        })
+    }
+
+    /// The tuned schedule of calls.
+    pub(crate) fn tuned(
+        &self,
+        call: &Asked,
+        fits: impl Fn(&Schedule) -> Result<(), String>,
+        warn: impl FnMut(String),
+    ) -> Option<(Schedule, Source)> {
+        let Tuned { store, manifest, on } = &self.tuned;
+        // Nothing to look up in: the program need not be hashed.
+        if !on || (store.is_none() && manifest.is_empty()) {
+            return None;
         }
-        let key = (group, given.to_vec());
-        if let Some(schedule) = lock(&self.schedules).get(&key) {
-            return Ok(*schedule);
-        }
-        let schedule = self.choose(group, given)?;
-        lock(&self.schedules).insert(key, schedule);
-        Ok(schedule)
+        let given = call.given.iter();
+        let given = given.map(|g| Given { name: g.name.clone(), per_head: g.per_head }).collect();
+        let (instance, backward) = (&self.instance, &self.backward);
+        let problem = Problem { instance, backward, group: call.group, given };
+        let info = self.device.info();
+        let gpu = Gpu::new(&info.name, info.capability);
+        let key = Key::of_hash(self.hash(), &problem, call.sequence, gpu);
+        let (record, source) = tuned::find(&key, store.as_ref(), manifest, fits, warn)?;
+        Some((record.schedule, source))
     }
 
     #[cfg(feature = "jit")]
-    fn choose(&self, group: u32, given: &[GivenInput]) -> Result<Schedule, crate::Error> {
-        super::emit::choose(self, group, given)
+    fn choose(&self, call: &Asked) -> Result<Chosen, crate::Error> {
+        super::emit::choose(self, call)
     }
 
     #[cfg(not(feature = "jit"))]
-    fn choose(&self, group: u32, _: &[GivenInput]) -> Result<Schedule, crate::Error> {
-        let wanted = format!("{group} query heads of a key-value head, any schedule");
+    fn choose(&self, call: &Asked) -> Result<Chosen, crate::Error> {
+        let wanted = format!("{} query heads of a key-value head, any schedule", call.group);
         Err(self.no_image(Module::Forward, wanted).into())
     }
 

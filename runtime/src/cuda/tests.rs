@@ -8,6 +8,7 @@ use super::strides::contiguous;
 use super::workspace::{Bases, Workspace};
 use super::{Error, Kernel};
 use crate::{DType, Elem, Spec, bind};
+use sparsek_codegen::tune::{Machine, Workload};
 use sparsek_codegen::{Given, Interface, KernelPlan, Module, Problem, Schedule, Sizes, Target};
 use sparsek_dsl::ir::Kind;
 use std::collections::BTreeMap;
@@ -127,7 +128,8 @@ fn check(kernel: &crate::Kernel, target: Target, packed: bool) {
         group: 4,
         given: given.collect(),
     };
-    let schedule = Schedule::choose(&problem, &target).unwrap();
+    let schedule =
+        Schedule::choose(&problem, &target, &Machine::of(&target), &Workload::default()).unwrap();
     let interface =
         |module| KernelPlan::new(module, &problem, &schedule, &target).unwrap().interface;
     let [plan, forward, backward] = Module::ALL.map(interface);
