@@ -12,12 +12,19 @@ mod measurement;
 #[cfg(feature = "emit")]
 mod model;
 #[cfg(feature = "emit")]
+mod search;
+#[cfg(feature = "emit")]
 mod space;
 
 pub use measurement::{Axis, Measurement, Outcome, Spread};
 
 #[cfg(feature = "emit")]
 pub use model::{Machine, Workload};
+#[cfg(feature = "emit")]
+pub use search::{
+    BEHIND, Ended, FINALISTS, Found, Level, Measure, Observer, Options, Trouble, WrongResult,
+    search,
+};
 #[cfg(feature = "emit")]
 pub use space::{Candidate, Space};
 

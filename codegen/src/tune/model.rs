@@ -135,23 +135,19 @@ struct Weights {
 /// sm90: two warpgroups overlap, one does not.
 fn weights(sweep: Sweep, s: &PassSchedule) -> Weights {
     match (s.family, sweep) {
-        (Family::Sm80, Sweep::Forward) => {
-            Weights { products: 1.2, pairs: 1.24, shared: 0.31, gathered: 0.32, tile: 1_000.0 }
-        }
-        (Family::Sm80, Sweep::Rows) => {
-            Weights { products: 1.2, pairs: 1.24, shared: 0.31, gathered: 0.32, tile: 2_000.0 }
-        }
-        (Family::Sm80, Sweep::Keys) => {
-            Weights { products: 1.2, pairs: 1.24, shared: 0.31, gathered: 0.32, tile: 2_000.0 }
+        (Family::Sm80, sweep) => {
+            let tile = if sweep == Sweep::Forward { 24.0 } else { 40.0 } * f64::from(s.tile_q);
+            Weights { products: 1.2, pairs: 1.24, shared: 0.31, gathered: 0.32, tile }
         }
         (Family::Sm90, sweep) => {
             let alone = s.tile_q <= 64;
-            let (pairs, tile) = match sweep {
-                Sweep::Forward => (if alone { 0.9 } else { 0.45 }, 4_000.0),
-                Sweep::Rows => (if alone { 1.0 } else { 0.55 }, 4_000.0),
-                Sweep::Keys => (if alone { 1.0 } else { 0.55 }, 4_000.0),
+            let pairs = match (sweep, alone) {
+                (Sweep::Forward, false) => 0.45,
+                (Sweep::Forward, true) => 0.9,
+                (Sweep::Rows | Sweep::Keys, false) => 0.55,
+                (Sweep::Rows | Sweep::Keys, true) => 1.0,
             };
-            let tile = tile * f64::from(s.tile_q) / 128.0;
+            let tile = 31.0 * f64::from(s.tile_q);
             Weights { products: 1.0, pairs, shared: 0.15, gathered: 0.15, tile }
         }
     }
