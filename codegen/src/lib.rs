@@ -8,6 +8,7 @@ mod interface;
 mod problem;
 mod schedule;
 mod target;
+pub mod tune;
 mod version;
 
 #[cfg(feature = "emit")]

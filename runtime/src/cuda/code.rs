@@ -1,10 +1,12 @@
 //! The code of a kernel without a GPU: to be read, compared with an earlier one, or shipped.
 
 use super::Error;
-use super::emit::Source;
+use super::emit::{Fits, Maker, problem};
 use super::image::{GivenInput, Image, Module, Specialisation};
+use super::store::Chosen;
 use crate::kernel;
-use crate::tuned::program_hash;
+use crate::tuned::{self, Gpu, Key, Manifest, Source, Store, program_hash};
+use sparsek_codegen::tune::{Machine, Workload};
 use sparsek_codegen::{KernelPlan, Schedule, Target};
 use sparsek_dsl::ir::{Class, Input, Instance, Program, Role};
 use std::sync::Arc;
@@ -95,12 +97,15 @@ pub struct Code {
     group: u32,
     given: Vec<GivenInput>,
     wanted: Vec<String>,
-    schedule: Schedule,
+    manifest: Arc<Manifest>,
+    chosen: Chosen,
+    warnings: Vec<String>,
 }
 
 impl crate::Kernel {
-    /// The code that calls of that shape run on a GPU of that target, with the compiler's own choice of
-    /// a schedule. Neither a GPU nor CUDA is needed but to compile it.
+    /// The code that calls of that shape run on a GPU of that target, with the cost model's choice of a
+    /// schedule for the usual sizes of calls; [`Code::tuned`] and [`Code::with_schedule`] give it another.
+    /// Neither a GPU nor CUDA is needed but to compile it.
     ///
     /// ```
     /// use sparsek::codegen::Target;
@@ -138,22 +143,76 @@ impl crate::Kernel {
         wanted.dedup();
         let hash = program_hash(&self.instance);
         let (instance, backward) = (self.instance.clone(), self.backward.clone());
-        let source = Source { instance: &instance, backward: &backward, hash: &hash, target };
-        let schedule = source.choose(calls.group, &given)?;
-        let group = calls.group;
-        Ok(Code { instance, backward, hash, target, group, given, wanted, schedule })
+        let maker = Maker { instance: &instance, backward: &backward, hash: &hash, target };
+        let model = (&Machine::of(&target), &Workload::default());
+        let chosen = maker.choose(calls.group, &given, |_| None, model)?;
+        let (group, manifest, warnings) = (calls.group, self.manifest.clone(), Vec::new());
+        Ok(Code {
+            instance,
+            backward,
+            hash,
+            target,
+            group,
+            given,
+            wanted,
+            manifest,
+            chosen,
+            warnings,
+        })
     }
 }
 
 impl Code {
+    /// The same with the schedule that calls with sequences of up to `longest` positions run with on
+    /// that GPU: a tuned one of the store, else of the manifest that the kernel carries, else as it
+    /// is. Where `SPARSEK_TUNED` is `off`, tuned schedules are not used.
+    ///
+    /// # Errors
+    /// As [`crate::Kernel::code`].
+    pub fn tuned(
+        mut self,
+        gpu: &Gpu,
+        longest: u64,
+        store: Option<&Store>,
+    ) -> Result<Code, crate::Error> {
+        if !tuned::is_on() {
+            return Ok(self);
+        }
+        let problem = problem(&self.instance, &self.backward, self.group, &self.given);
+        let key = Key::of_hash(&self.hash, &problem, longest, gpu.clone());
+        let mut warnings = Vec::new();
+        let find = |fits: &Fits<'_>| {
+            let warn = |warning| warnings.push(warning);
+            let (record, source) = tuned::find(&key, store, &self.manifest, fits, warn)?;
+            Some((record.schedule, source))
+        };
+        let model = (&Machine::of(&self.target), &Workload::default());
+        let found = self.maker().choose(self.group, &self.given, find, model)?;
+        if found.source != Source::Model {
+            self.chosen = found;
+        }
+        self.warnings.extend(warnings);
+        Ok(self)
+    }
+
     /// The same with another schedule.
     pub fn with_schedule(self, schedule: Schedule) -> Code {
-        Code { schedule, ..self }
+        Code { chosen: Chosen { schedule, source: Source::Given }, ..self }
     }
 
     /// The schedule.
     pub fn schedule(&self) -> Schedule {
-        self.schedule
+        self.chosen.schedule
+    }
+
+    /// Where the schedule comes from.
+    pub fn schedule_source(&self) -> &Source {
+        &self.chosen.source
+    }
+
+    /// What is wrong with files of the store and with schedules that do not fit.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The target.
@@ -166,7 +225,7 @@ impl Code {
     /// # Errors
     /// A schedule that does not fit the target, with numbers.
     pub fn plan(&self, module: Module) -> Result<KernelPlan, crate::Error> {
-        self.source().plan(&self.specialisation(module))
+        self.maker().plan(&self.specialisation(module))
     }
 
     /// The CUDA C of a module: the same text wherever and whenever it is made.
@@ -183,17 +242,17 @@ impl Code {
     /// # Errors
     /// As [`Code::plan`]; no NVRTC.
     pub fn compile(&self, module: Module) -> Result<Image, crate::Error> {
-        self.source().compile(&self.specialisation(module), None, |_| {})
+        self.maker().compile(&self.specialisation(module), None, |_| {})
     }
 
-    fn source(&self) -> Source<'_> {
+    fn maker(&self) -> Maker<'_> {
         let Code { instance, backward, hash, target, .. } = self;
-        Source { instance, backward, hash, target: *target }
+        Maker { instance, backward, hash, target: *target }
     }
 
     pub(super) fn specialisation(&self, module: Module) -> Specialisation {
         let wanted = if module == Module::Backward { self.wanted.clone() } else { Vec::new() };
-        let (group, given, schedule) = (self.group, self.given.clone(), self.schedule);
+        let (group, given, schedule) = (self.group, self.given.clone(), self.chosen.schedule);
         Specialisation { module, group, given, wanted, schedule }
     }
 }

@@ -4,7 +4,9 @@ use super::Error;
 use super::cache::{Cache, Entry, Key};
 use super::image::{GivenInput, Header, Image, Module, Specialisation};
 use super::nvrtc::Nvrtc;
-use super::store::Store;
+use super::store::{Asked, Chosen, Store};
+use crate::tuned::Source;
+use sparsek_codegen::tune::{Machine, Workload};
 use sparsek_codegen::{Given, KernelPlan, Problem, Schedule, Target};
 use sparsek_dsl::ir::{Instance, Program};
 
@@ -20,7 +22,7 @@ impl From<Module> for sparsek_codegen::Module {
 
 /// What modules are made from. No GPU is needed.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
+pub(super) struct Maker<'a> {
     pub(super) instance: &'a Instance,
     /// Every gradient.
     pub(super) backward: &'a Program,
@@ -29,7 +31,10 @@ pub(super) struct Source<'a> {
     pub(super) target: Target,
 }
 
-fn problem<'a>(
+/// Why a schedule is not one of a kernel for a target.
+pub(super) type Fits<'a> = dyn Fn(&Schedule) -> Result<(), String> + 'a;
+
+pub(super) fn problem<'a>(
     instance: &'a Instance,
     backward: &'a Program,
     group: u32,
@@ -39,35 +44,47 @@ fn problem<'a>(
     Problem { instance, backward, group, given: given.collect() }
 }
 
-/// The compiler's choice of a schedule, for a backward of every input that is given.
-pub(super) fn choose(
-    store: &Store,
-    group: u32,
-    given: &[GivenInput],
-) -> Result<Schedule, crate::Error> {
-    store.source().choose(group, given)
+/// A tuned schedule, or what the cost model chooses for a backward of every input that is given.
+pub(super) fn choose(store: &Store, call: &Asked) -> Result<Chosen, crate::Error> {
+    let maker = store.maker();
+    let multiprocessors = store.device.info().multiprocessors;
+    let machine = Machine { multiprocessors, ..Machine::of(&maker.target) };
+    let workload =
+        Workload { batch: call.sequences, n: call.sequence, kv_heads: call.kv_heads }.rounded();
+    let tuned = |fits: &Fits<'_>| store.tuned(call, fits, |warning| store.warn(warning));
+    maker.choose(call.group, &call.given, tuned, (&machine, &workload))
 }
 
 /// Generates and compiles a module, unless the cache has its code. A cache that cannot be written
 /// is a warning.
 pub(super) fn compile(store: &Store, wanted: &Specialisation) -> Result<Image, crate::Error> {
-    store.source().compile(wanted, store.cache.as_ref(), |warning| store.warn(warning))
+    store.maker().compile(wanted, store.cache.as_ref(), |warning| store.warn(warning))
 }
 
-impl Source<'_> {
-    /// The compiler's choice of a schedule, for a backward of every input that is given.
+impl Maker<'_> {
+    /// A tuned schedule that fits, or what the cost model chooses for a backward of every input that
+    /// is given. `tuned` looks one up.
     pub(super) fn choose(
         &self,
         group: u32,
         given: &[GivenInput],
-    ) -> Result<Schedule, crate::Error> {
+        tuned: impl FnOnce(&Fits<'_>) -> Option<(Schedule, Source)>,
+        (machine, workload): (&Machine, &Workload),
+    ) -> Result<Chosen, crate::Error> {
         let is_given = |gradient: &str| {
             let name = gradient.strip_prefix("d_").unwrap_or(gradient);
             given.iter().any(|g| g.name == name)
         };
         let backward = self.backward.with_outputs(is_given);
         let problem = problem(self.instance, &backward, group, given);
-        Ok(Schedule::choose(&problem, &self.target).map_err(Error::from)?)
+        let target = self.target;
+        let fits = |s: &Schedule| s.check(&problem, &target).map_err(|e| e.to_string());
+        if let Some((schedule, source)) = tuned(&fits) {
+            return Ok(Chosen { schedule, source });
+        }
+        let schedule =
+            Schedule::choose(&problem, &target, machine, workload).map_err(Error::from)?;
+        Ok(Chosen { schedule, source: Source::Model })
     }
 
     /// A module, lowered.

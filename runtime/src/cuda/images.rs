@@ -42,12 +42,12 @@ impl Images {
         self.lock().iter().find(|image| image.header.specialisation == *wanted).cloned()
     }
 
-    /// The schedule of calls that do not say one: that of a forward module which fits them.
-    pub(crate) fn schedule(&self, group: u32, given: &[GivenInput]) -> Option<Schedule> {
+    /// The schedules of forward modules that fit calls, in the order in which they were added.
+    pub(crate) fn schedules(&self, group: u32, given: &[GivenInput]) -> Vec<Schedule> {
         let fits = |image: &&Image| {
             let found = &image.header.specialisation;
             found.module == Module::Forward && found.group == group && found.given == given
         };
-        self.lock().iter().find(fits).map(Image::schedule)
+        self.lock().iter().filter(fits).map(Image::schedule).collect()
     }
 }

@@ -9,11 +9,82 @@
 //! * the user's own store, a folder that `sparsek tune` writes.
 //!
 //! A call that says no schedule takes that of the store, else that of the manifest, else what the
-//! compiler's cost model chooses. Using a kernel never measures anything.
+//! compiler's cost model chooses: [`find`]. Using a kernel never measures anything. With `SPARSEK_TUNED=off`
+//! in the environment the cost model alone chooses.
 
+mod entry;
 mod key;
 mod manifest;
+mod store;
 
-pub(crate) use key::program_hash;
+pub use entry::{Entry, Kept, Winner};
 pub use key::{Gpu, Key};
+pub(crate) use key::{bucket, program_hash};
 pub use manifest::{Figures, How, Manifest, ManifestError, Record, VERSION};
+pub use store::{Broken, Merged, Store, folder};
+
+use sparsek_codegen::Schedule;
+use std::fmt;
+
+/// Where the schedule of a call came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The caller said it.
+    Given,
+    /// A compiled module that was added.
+    Image,
+    /// The user's store; the record's id.
+    Store(String),
+    /// The manifest that the kernel carries; the record's id.
+    Manifest(String),
+    /// The cost model's guess.
+    Model,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Given => f.write_str("given by the caller"),
+            Source::Image => f.write_str("of a compiled module"),
+            Source::Store(id) => write!(f, "tuned, {id} of the store"),
+            Source::Manifest(id) => write!(f, "tuned, {id} of the kernel's manifest"),
+            Source::Model => f.write_str("the cost model's guess"),
+        }
+    }
+}
+
+/// Whether tuned schedules are used: not where the environment variable `SPARSEK_TUNED` is `off`.
+pub fn is_on() -> bool {
+    std::env::var_os("SPARSEK_TUNED").is_none_or(|v| v != "off")
+}
+
+/// Looks a key up: in a store, then in a manifest. A schedule that `fits` refuses is none. What is wrong
+/// with a file or a schedule goes to `warn`.
+pub fn find(
+    key: &Key,
+    store: Option<&Store>,
+    manifest: &Manifest,
+    fits: impl Fn(&Schedule) -> Result<(), String>,
+    mut warn: impl FnMut(String),
+) -> Option<(Record, Source)> {
+    let stored = store.and_then(|store| match store.get(key) {
+        Ok(entry) => entry?.record(),
+        Err(broken) => {
+            warn(broken.to_string());
+            None
+        }
+    });
+    let sources: [(Option<Record>, fn(String) -> Source); 2] =
+        [(stored, Source::Store), (manifest.get(key).cloned(), Source::Manifest)];
+    for (record, source) in sources {
+        let Some(record) = record else { continue };
+        let id = record.id();
+        match fits(&record.schedule) {
+            Ok(()) => return Some((record, source(id))),
+            Err(e) => {
+                warn(format!("the tuned schedule {id} of {} is not used: {e}", record.kernel))
+            }
+        }
+    }
+    None
+}
