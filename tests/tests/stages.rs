@@ -25,8 +25,11 @@ fn kernels() -> Vec<CompiledKernel> {
 /// A snapshot whose failure says how to accept the change.
 fn snapshot(stage: &str, kernel: &str, text: &str) {
     let command = "INSTA_UPDATE=always cargo test -p sparsek-tests --test stages";
+    let description = format!(
+        "after a deliberate change, update with\n{command}\nor all with cargo xtask update"
+    );
     insta::with_settings!({
-        description => format!("after a deliberate change, update with\n{command}"),
+        description => description,
         snapshot_path => "snapshots/stages",
         prepend_module_to_snapshot => false,
         omit_expression => true,

@@ -18,6 +18,8 @@ Tasks:
           rewrites the CUDA C of the built-in kernels and its manifest in kernels-generated
   generate --check
           fails when they are not what is generated now, as `test` does too
+  update  `generate`, then accepts the snapshots of generated code as they are now: for a deliberate
+          change of the compiler, to be looked at with git diff
   help    this text
 
 Examples:
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         ["nvrtc"] => nvrtc::fetch(&target()).map(|at| println!("{}", at.display())),
         ["generate"] => generate(&[]),
         ["generate", "--check"] => generate(&["--check"]),
+        ["update"] => update(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
@@ -60,6 +63,9 @@ fn lint() -> Result<(), String> {
     }
     if has("clippy") {
         cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+        // Programs that ship compiled modules leave the compiler out.
+        let without = ["--package", "sparsek", "--no-default-features", "--all-targets"];
+        cargo(&[&["clippy"], &without[..], &["--", "-D", "warnings"]].concat())?;
     } else {
         eprintln!("note: clippy is not installed; lints were not checked");
     }
@@ -69,6 +75,8 @@ fn lint() -> Result<(), String> {
 fn test() -> Result<(), String> {
     // Generated code is compiled by the tests; without NVRTC they would have nothing to say.
     nvrtc::fetch(&target())?;
+    // The same for a toolchain without clippy.
+    cargo(&["build", "--package", "sparsek", "--no-default-features"])?;
     // The command-line tests run the binary; it is built before they start.
     cargo(&["build", "--package", "sparsek-cli"])?;
     cargo(&["test", "--workspace"])
@@ -80,6 +88,25 @@ fn generate(args: &[&str]) -> Result<(), String> {
     let status = command(&all).status().map_err(|e| format!("cargo did not start: {e}"))?;
     // The program itself says what is wrong.
     if status.success() { Ok(()) } else { Err(format!("the generator ended with {status}")) }
+}
+
+/// Generated files and snapshots of generated code as they are now. Everything else has snapshots that a
+/// change of the compiler's back half does not touch: `cargo insta review` is for those.
+fn update() -> Result<(), String> {
+    generate(&[])?;
+    let tests = ["--package", "sparsek-tests", "--test"];
+    for test in [&["stages"][..], &["cuda", "snapshots"], &["downstream", "example"]] {
+        let all = [&["test", "--quiet"], &tests[..], test].concat();
+        let shown = format!("cargo {}", all.join(" "));
+        eprintln!("running {shown}");
+        let mut command = command(&all);
+        command.env("INSTA_UPDATE", "always").env("SPARSEK_UPDATE_SNAPSHOTS", "1");
+        let status = command.status().map_err(|e| format!("{shown} did not start: {e}"))?;
+        if !status.success() {
+            return Err(format!("{shown} failed ({status})"));
+        }
+    }
+    Ok(())
 }
 
 fn root() -> &'static Path {

@@ -180,6 +180,15 @@ impl Image {
     /// Every image of a file that holds one after the other, as `sparsek emit --image` writes the
     /// modules of a kernel.
     ///
+    /// ```no_run
+    /// # fn load(kernel: &sparsek::cuda::Kernel) -> Result<(), Box<dyn std::error::Error>> {
+    /// for image in sparsek::cuda::Image::all_from_bytes(&std::fs::read("local.image")?)? {
+    ///     kernel.add_image(image)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Anything but whole images of this version, at least one.
     pub fn all_from_bytes(bytes: &[u8]) -> Result<Vec<Image>, crate::Error> {

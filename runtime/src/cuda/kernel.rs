@@ -249,6 +249,11 @@ impl Forward {
     pub fn schedule(&self) -> Schedule {
         self.prepared.schedule()
     }
+
+    /// Where the schedule came from.
+    pub fn schedule_source(&self) -> &tuned::Source {
+        self.prepared.schedule_source()
+    }
 }
 
 impl Gradients {

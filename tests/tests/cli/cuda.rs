@@ -141,7 +141,7 @@ fn the_generated_files_are_what_emit_prints() {
         if !file.text.lines().any(|line| line.starts_with("// target    sm_80")) {
             continue;
         }
-        let (module, kernel) = file.path[11..file.path.len() - 3].split_once('_').unwrap();
+        let (module, kernel) = file.path[10..file.path.len() - 3].split_once('_').unwrap();
         let line = format!(
             "emit {kernel} --stage cuda --module {module} --target sm_80 --head-dim 128 --k 512 \
              --window 512 --group 4"
@@ -165,7 +165,7 @@ fn emit_refuses_what_it_cannot_do() {
         let mut command = command(here, &format!("emit sparsek-value --stage plan {SHAPE}"));
         Ran::of(&command.arg("--schedule").arg(text).output().expect("the binary starts"))
     };
-    let plan = schedule("forward: family sm80 kv 32 warps 2; chunk 256").succeeds().stdout;
+    let plan = schedule("forward: family sm80 q 32 kv 32 warps 2; chunk 256").succeeds().stdout;
     assert!(plan.contains("chunk 256") && plan.contains("kv 32; warps 2"), "{plan}");
     schedule("forward: q 24").fails(2, &["schedule", "16"]);
     schedule("forward: warps 2").fails(2, &["sm90", "four warps", "family sm80"]);

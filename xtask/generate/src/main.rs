@@ -203,6 +203,8 @@ mod tests {
     /// The same as `cargo xtask generate --check`, for those who run the tests alone.
     #[test]
     fn generated_files_are_what_is_generated() {
-        super::check(&super::root()).unwrap();
+        if let Err(message) = super::check(&super::root()) {
+            panic!("{message}");
+        }
     }
 }
