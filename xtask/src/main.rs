@@ -27,6 +27,10 @@ Examples:
   cargo xtask generate
 ";
 
+/// What programs depend on that ship compiled modules.
+const WITHOUT_COMPILER: &[&str] =
+    &["--package", "sparsek", "--package", "sparsek-kernels", "--no-default-features"];
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -64,8 +68,9 @@ fn lint() -> Result<(), String> {
     if has("clippy") {
         cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
         // Programs that ship compiled modules leave the compiler out.
-        let without = ["--package", "sparsek", "--no-default-features", "--all-targets"];
-        cargo(&[&["clippy"], &without[..], &["--", "-D", "warnings"]].concat())?;
+        cargo(
+            &[&["clippy"], WITHOUT_COMPILER, &["--all-targets", "--", "-D", "warnings"]].concat(),
+        )?;
     } else {
         eprintln!("note: clippy is not installed; lints were not checked");
     }
@@ -76,7 +81,7 @@ fn test() -> Result<(), String> {
     // Generated code is compiled by the tests; without NVRTC they would have nothing to say.
     nvrtc::fetch(&target())?;
     // The same for a toolchain without clippy.
-    cargo(&["build", "--package", "sparsek", "--no-default-features"])?;
+    cargo(&[&["build"], WITHOUT_COMPILER].concat())?;
     // The command-line tests run the binary; it is built before they start.
     cargo(&["build", "--package", "sparsek-cli"])?;
     cargo(&["test", "--workspace"])

@@ -189,7 +189,8 @@ pub enum Error {
     /// No compiled code for this call, and none can be made.
     #[error(
         "there is no compiled {module} module of kernel {kernel} for {target} that fits this call \
-         ({wanted}); add one with `cuda::Kernel::add_image`, or build with the feature `jit`"
+         ({wanted}); make one with `sparsek emit KERNEL --image` and add it with \
+         `cuda::Kernel::add_image`, or build with the feature `jit`"
     )]
     NoImage {
         /// Module.
