@@ -1,13 +1,13 @@
 //! Making modules: program and schedule → CUDA C → cubin.
 
 use super::Error;
-use super::cache::{Entry, Key};
+use super::cache::{Cache, Entry, Key};
 use super::image::{GivenInput, Header, Image, Module, Specialisation};
 use super::nvrtc::Nvrtc;
 use super::store::{Asked, Chosen, Store};
 use crate::tuned::Source;
 use sparsek_codegen::tune::{Machine, Workload};
-use sparsek_codegen::{Given, KernelPlan, Problem, Schedule};
+use sparsek_codegen::{Given, KernelPlan, Problem, Schedule, Target};
 use sparsek_dsl::ir::Program;
 
 impl From<Module> for sparsek_codegen::Module {
@@ -56,36 +56,48 @@ pub(super) fn choose(store: &Store, call: &Asked) -> Result<Chosen, crate::Error
     Ok(Chosen { schedule, source: Source::Model })
 }
 
-/// Generates and compiles a module, unless the cache has its code. A cache that cannot be written
-/// is a warning.
+/// A module's code: what the cache has, else what NVRTC makes of it, which the cache then keeps. A cache that
+/// cannot be written is a warning.
+///
+/// # Errors
+/// A template that cannot be rendered; no NVRTC; what NVRTC has to say of the code.
+pub fn compiled(
+    plan: &KernelPlan,
+    target: &Target,
+    cache: Option<&Cache>,
+) -> Result<(Entry, Option<String>), crate::Error> {
+    let source = plan.cuda().map_err(Error::from)?;
+    let nvrtc = Nvrtc::find()?;
+    let key = Key::new(&[&source.text, &target.name(), &nvrtc.identity()]);
+    if let Some(entry) = cache.and_then(|cache| cache.get(&key)) {
+        return Ok((entry, None));
+    }
+    let name = format!("{} of {}", plan.module.name(), plan.kernel);
+    let compiled = nvrtc.compile(&name, &source.text, target)?;
+    let label = format!("{name} for {target}");
+    let entry = Entry { label, resources: compiled.resources, cubin: compiled.cubin };
+    let kept = cache.map(|cache| (cache, cache.put(&key, &entry)));
+    let warning = match kept {
+        Some((cache, Err(e))) => {
+            let folder = cache.entries().display();
+            Some(format!("compiled code cannot be kept in {folder}: {e}"))
+        }
+        Some((_, Ok(()))) | None => None,
+    };
+    Ok((entry, warning))
+}
+
+/// Generates and compiles a module of calls.
 pub(super) fn compile(store: &Store, wanted: &Specialisation) -> Result<Image, crate::Error> {
     let target = store.device.target();
     let backward = store.backward.with_outputs(|name| wanted.wanted.iter().any(|w| w == name));
     let problem = problem(store, &backward, wanted.group, &wanted.given);
     let plan = KernelPlan::new(wanted.module.into(), &problem, &wanted.schedule, &target)
         .map_err(Error::from)?;
-    let source = plan.cuda().map_err(Error::from)?;
-    let nvrtc = Nvrtc::find()?;
-    let key = Key::new(&[&source.text, &target.name(), &nvrtc.identity()]);
-    let kept = store.cache.as_ref().and_then(|cache| cache.get(&key));
-    let entry = match kept {
-        Some(entry) => entry,
-        None => {
-            let name = format!("{} of {}", wanted.module, store.kernel());
-            let compiled = nvrtc.compile(&name, &source.text, &target)?;
-            let entry = Entry {
-                label: format!("{name} for {target}"),
-                resources: compiled.resources,
-                cubin: compiled.cubin,
-            };
-            let kept = store.cache.as_ref().map(|cache| (cache, cache.put(&key, &entry)));
-            if let Some((cache, Err(e))) = kept {
-                let folder = cache.entries().display();
-                store.warn(format!("compiled code cannot be kept in {folder}: {e}"));
-            }
-            entry
-        }
-    };
+    let (entry, warning) = compiled(&plan, &target, store.cache.as_ref())?;
+    if let Some(warning) = warning {
+        store.warn(warning);
+    }
     Ok(Image {
         header: Header {
             instance: store.hash().to_owned(),
