@@ -58,6 +58,8 @@ pub struct Builtin {
     pub doc: &'static str,
     /// Its forward program in serialised form.
     pub json: &'static str,
+    /// The tuned schedules that it carries.
+    pub manifest: Option<&'static str>,
 }
 
 impl Builtin {
@@ -76,42 +78,49 @@ static BUILTINS: [Builtin; 7] = [
         gate: "value",
         doc: "top-k and a window; the gate multiplies the values",
         json: SparsekValue::PROGRAM,
+        manifest: SparsekValue::MANIFEST,
     },
     Builtin {
         name: "sparsek-key",
         gate: "key",
         doc: "top-k and a window; the gate multiplies the keys",
         json: SparsekKey::PROGRAM,
+        manifest: SparsekKey::MANIFEST,
     },
     Builtin {
         name: "sparsek-both",
         gate: "both",
         doc: "top-k and a window; the gate multiplies keys and values",
         json: SparsekBoth::PROGRAM,
+        manifest: SparsekBoth::MANIFEST,
     },
     Builtin {
         name: "sparsek-hard",
         gate: "hard",
         doc: "top-k and a window; no gate",
         json: SparsekHard::PROGRAM,
+        manifest: SparsekHard::MANIFEST,
     },
     Builtin {
         name: "sparsek-straight-through",
         gate: "straight_through",
         doc: "top-k and a window; gate 1 forward, its own derivative backward",
         json: SparsekStraightThrough::PROGRAM,
+        manifest: SparsekStraightThrough::MANIFEST,
     },
     Builtin {
         name: "sparsek-value-sinks",
         gate: "value",
         doc: "as sparsek-value, with four sinks",
         json: SparsekValueSinks::PROGRAM,
+        manifest: SparsekValueSinks::MANIFEST,
     },
     Builtin {
         name: "sparsek-slope-softcap",
         gate: "value",
         doc: "as sparsek-value, with a slope for each head and logits capped softly at 5",
         json: SparsekSlopeSoftcap::PROGRAM,
+        manifest: SparsekSlopeSoftcap::MANIFEST,
     },
 ];
 

@@ -1,93 +1,23 @@
 //! Times on a GPU, by events on its stream.
 
+use super::sets::{Set, driver, failed, least_bytes, mark, sets_that_take_turns};
 use super::{Row, Settings, Spread, data};
 use crate::commands::failure;
 use crate::cuda_inputs;
 use crate::failure::Failure;
 use crate::schedule::{self, Change};
-use crate::tensors::file::HostTensor;
-use crate::tensors::inputs::Loaded;
 use crate::terminal::note;
 use crate::work::{self, Work};
-use cudarc::driver::{CudaEvent, DriverError, sys::CUevent_flags};
 use sparsek::dsl::ir::Instance;
 use sparsek::{Kernel, cuda};
 use sparsek_codegen::Schedule;
 use std::collections::BTreeMap;
-
-/// Bytes of inputs beyond which they do not stay in the cache from call to call.
-const CACHED: usize = 192 << 20;
-
-/// Most sets of inputs that take turns.
-const MOST_SETS: usize = 8;
 
 /// Bytes of one copy when the rate of copies is measured.
 const COPIED: usize = 1 << 30;
 
 /// Calls whose launches are timed one by one.
 const PROFILED: usize = 5;
-
-/// Bytes that a forward and a backward read and write at least: every tensor once.
-pub(crate) fn least_bytes(sizes: &data::Sizes, instance: &Instance) -> (f64, f64) {
-    let positions = (sizes.batch * sizes.n) as f64;
-    let width = instance.elem.bytes() as f64 * instance.d as f64;
-    let (q, kv) = (positions * sizes.hq as f64 * width, positions * sizes.hkv as f64 * width);
-    let rows = positions * 4.0 * (sizes.hq + 3 * sizes.hkv) as f64;
-    // q k v → o; q k v o d_o → d_q d_k d_v.
-    (2.0 * q + 2.0 * kv + rows, 4.0 * q + 4.0 * kv + rows)
-}
-
-/// One set of inputs on the device.
-struct Set {
-    tensors: Vec<(String, cuda::OwnedTensor)>,
-    /// Where there is a backward.
-    d_o: Option<cuda::OwnedTensor>,
-}
-
-impl Set {
-    fn upload(
-        device: &cuda::Device,
-        loaded: &Loaded,
-        backward: bool,
-    ) -> Result<Set, sparsek::Error> {
-        let up = |tensor: &HostTensor| device.upload(&tensor.view()?);
-        let tensors = loaded.tensors().map(|(name, t)| Ok((name.to_owned(), up(t)?)));
-        let tensors: Result<Vec<_>, sparsek::Error> = tensors.collect();
-        let d_o = loaded.d_o.as_ref().filter(|_| backward).map(up).transpose()?;
-        Ok(Set { tensors: tensors?, d_o })
-    }
-
-    fn replace(
-        &mut self,
-        device: &cuda::Device,
-        name: &str,
-        with: &HostTensor,
-    ) -> Result<(), sparsek::Error> {
-        let with = device.upload(&with.view()?)?;
-        if let Some((_, tensor)) = self.tensors.iter_mut().find(|(of, _)| of == name) {
-            *tensor = with;
-        }
-        Ok(())
-    }
-
-    fn inputs(&self) -> cuda::Inputs<'_> {
-        let empty = cuda::Inputs::new();
-        self.tensors.iter().fold(empty, |inputs, (name, t)| inputs.with(name, t.view()))
-    }
-}
-
-fn driver(error: DriverError) -> Failure {
-    Failure::new(format_args!("the CUDA driver failed while timing: {error}"))
-}
-
-fn failed(error: sparsek::Error) -> Failure {
-    failure(error, None)
-}
-
-fn mark(device: &cuda::Device) -> Result<CudaEvent, Failure> {
-    let event = device.stream().record_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
-    event.map_err(driver)
-}
 
 /// A kernel on a GPU, compiled with every schedule that is timed.
 pub(crate) struct Bench<'a> {
@@ -164,7 +94,7 @@ impl<'a> Bench<'a> {
         let Bench { device, instance, settings, .. } = self;
         let sizes = settings.sizes(n);
         let bytes = least_bytes(&sizes, instance);
-        let count = (CACHED as f64 / bytes.0).ceil().clamp(1.0, MOST_SETS as f64) as usize;
+        let count = sets_that_take_turns(bytes.0);
         let mut sets: Vec<Set> = Vec::with_capacity(count);
         let mut rows = Vec::new();
         for (at, scores) in settings.scores.iter().enumerate() {

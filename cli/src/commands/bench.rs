@@ -90,7 +90,8 @@ pub(crate) struct BenchArgs {
     parameters: Parameters,
 }
 
-fn parse_heads(text: &str) -> Result<(usize, usize), String> {
+/// `32/8`
+pub(crate) fn parse_heads(text: &str) -> Result<(usize, usize), String> {
     let wrong = || "write it as 32/8: query heads, a multiple of the key-value heads".to_owned();
     let (hq, hkv) = text.split_once('/').ok_or_else(wrong)?;
     match (hq.trim().parse(), hkv.trim().parse()) {

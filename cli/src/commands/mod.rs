@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod emit;
 pub(crate) mod plan;
 pub(crate) mod run;
+pub(crate) mod tune;
 pub(crate) mod verify;
 
 use crate::failure::Failure;

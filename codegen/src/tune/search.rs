@@ -173,7 +173,7 @@ pub struct Found {
 }
 
 /// A search under way.
-pub struct Search<'a, M, O> {
+struct Search<'a, M, O> {
     measure: &'a mut M,
     observer: &'a mut O,
     options: Options<'a>,

@@ -55,8 +55,38 @@ pub(super) fn choose(store: &Store, call: &Asked) -> Result<Chosen, crate::Error
     maker.choose(call.group, &call.given, tuned, (&machine, &workload))
 }
 
-/// Generates and compiles a module, unless the cache has its code. A cache that cannot be written
-/// is a warning.
+/// A module's code: what the cache has, else what NVRTC makes of it, which the cache then keeps. A cache that
+/// cannot be written is a warning.
+///
+/// # Errors
+/// A template that cannot be rendered; no NVRTC; what NVRTC has to say of the code.
+pub fn compiled(
+    plan: &KernelPlan,
+    target: &Target,
+    cache: Option<&Cache>,
+) -> Result<(Entry, Option<String>), crate::Error> {
+    let source = plan.cuda().map_err(Error::from)?;
+    let nvrtc = Nvrtc::find()?;
+    let key = Key::new(&[&source.text, &target.name(), &nvrtc.identity()]);
+    if let Some(entry) = cache.and_then(|cache| cache.get(&key)) {
+        return Ok((entry, None));
+    }
+    let name = format!("{} of {}", plan.module.name(), plan.kernel);
+    let compiled = nvrtc.compile(&name, &source.text, target)?;
+    let label = format!("{name} for {target}");
+    let entry = Entry { label, resources: compiled.resources, cubin: compiled.cubin };
+    let kept = cache.map(|cache| (cache, cache.put(&key, &entry)));
+    let warning = match kept {
+        Some((cache, Err(e))) => {
+            let folder = cache.entries().display();
+            Some(format!("compiled code cannot be kept in {folder}: {e}"))
+        }
+        Some((_, Ok(()))) | None => None,
+    };
+    Ok((entry, warning))
+}
+
+/// Generates and compiles a module of calls.
 pub(super) fn compile(store: &Store, wanted: &Specialisation) -> Result<Image, crate::Error> {
     store.maker().compile(wanted, store.cache.as_ref(), |warning| store.warn(warning))
 }
@@ -105,26 +135,8 @@ impl Maker<'_> {
     ) -> Result<Image, crate::Error> {
         let target = self.target;
         let plan = self.plan(wanted)?;
-        let source = plan.cuda().map_err(Error::from)?;
-        let nvrtc = Nvrtc::find()?;
-        let key = Key::new(&[&source.text, &target.name(), &nvrtc.identity()]);
-        let entry = match cache.and_then(|cache| cache.get(&key)) {
-            Some(entry) => entry,
-            None => {
-                let name = format!("{} of {}", wanted.module, plan.kernel);
-                let compiled = nvrtc.compile(&name, &source.text, &target)?;
-                let entry = Entry {
-                    label: format!("{name} for {target}"),
-                    resources: compiled.resources,
-                    cubin: compiled.cubin,
-                };
-                if let Some((cache, Err(e))) = cache.map(|cache| (cache, cache.put(&key, &entry))) {
-                    let folder = cache.entries().display();
-                    warn(format!("compiled code cannot be kept in {folder}: {e}"));
-                }
-                entry
-            }
-        };
+        let (entry, warning) = compiled(&plan, &target, cache)?;
+        warning.into_iter().for_each(warn);
         Ok(Image {
             header: Header {
                 instance: self.hash.to_owned(),

@@ -64,6 +64,8 @@ mod workspace;
 pub use code::{CallShape, Code};
 pub use cudarc;
 pub use device::{Device, DeviceInfo, devices, driver_version};
+#[cfg(feature = "jit")]
+pub use emit::compiled;
 pub use error::{Error, Version};
 pub use host::HostOptions;
 pub use image::{Image, Module};

@@ -1,5 +1,6 @@
 //! Everything that is known of one key.
 
+use super::manifest::schedule_id;
 use super::{Figures, How, Key, Record};
 use serde::{Deserialize, Serialize};
 use sparsek_codegen::Schedule;
@@ -16,6 +17,13 @@ pub struct Winner {
     pub how: How,
     /// What it takes.
     pub figures: Figures,
+}
+
+impl Winner {
+    /// A schedule of a key.
+    pub fn new(key: &Key, schedule: Schedule, how: How, figures: Figures) -> Winner {
+        Winner { id: schedule_id(key, &schedule), schedule, how, figures }
+    }
 }
 
 /// A measurement with where and when it was made.

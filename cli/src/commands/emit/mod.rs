@@ -128,7 +128,8 @@ impl EmitArgs {
     }
 }
 
-fn parse_target(text: &str) -> Result<sparsek_codegen::Target, String> {
+/// `sm_90a`
+pub(crate) fn parse_target(text: &str) -> Result<sparsek_codegen::Target, String> {
     use sparsek_codegen::Target;
     let known = || Target::ALL.map(|t| t.name()).join(", ");
     Target::named(text).ok_or_else(|| format!("a target is one of {}", known()))
