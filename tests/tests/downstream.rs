@@ -1,6 +1,10 @@
 //! A crate that depends on `sparsek` alone declares a kernel in a nested module and runs it.
 
-use sparsek::tuned::{Entry, Figures, Gpu, How, Key, Record, Store, Winner};
+#[allow(dead_code, reason = "shared with the tests of the command line")]
+#[path = "cli/binary.rs"]
+mod binary;
+
+use sparsek::tuned::{Figures, Gpu, How, Key, Manifest, Record};
 use sparsek::{Elem, Kernel, Spec};
 use sparsek_codegen::{Given, Problem, Schedule, Target};
 use sparsek_dsl::parse::compile_file;
@@ -172,12 +176,29 @@ fn the_example_runs_with_the_schedule_that_was_tuned_from_its_source() {
     assert!(tuned.contains(&format!("id         {id}\n")), "{id} is not in:\n{tuned}");
     assert!(tuned.contains(&format!("tuned, {id} of the store")), "{tuned}");
     assert!(tuned.contains(&format!("chunk {}\n", record.schedule.chunk)), "{tuned}");
+    // The command line finds the same from the source file.
+    let kernel = "examples/downstream/src/lib.rs::AlibiCapped";
+    let flags = "--head-dim 128 --k 512 --window 512 --group 4 --tuned".split(' ');
+    let emit: Vec<&str> = ["emit", kernel, "--stage", "plan"]
+        .into_iter()
+        .chain(flags)
+        .chain(["NVIDIA H200"])
+        .collect();
+    let plan = sparsek(folder.path(), &emit);
+    assert!(plan.starts_with(&format!("{}\n", record.schedule)), "{plan}");
 }
 
+/// Takes the record into a store, as a user does with a file that `sparsek tune export` wrote elsewhere.
 fn import(store: &Path, record: &Record) {
-    let Record { kernel, key, schedule, how, figures } = record.clone();
-    let figures = figures.expect("it was measured");
-    let winner = Winner { id: record.id(), schedule, how, figures };
-    let entry = Entry { winner: Some(winner), ..Entry::new(&kernel, key) };
-    Store::new(store).merge(&entry).expect("the store is written");
+    let file = store.join("record.json");
+    let manifest = Manifest::new([record.clone()]);
+    std::fs::write(&file, manifest.to_json()).expect("the file is written");
+    sparsek(store, &["tune", "import", file.to_str().expect("a plain name")]);
+}
+
+/// Standard output of the command line with that store.
+fn sparsek(store: &Path, args: &[&str]) -> String {
+    let mut command = Command::new(binary::sparsek());
+    command.args(args).env("SPARSEK_TUNED_DIR", store).env_remove("SPARSEK_TUNED");
+    output(command.current_dir(root()))
 }

@@ -129,6 +129,10 @@ fn images_hold_all_that_a_launch_needs() {
     emit("--image --without slope --output {}/no.image", &[]).fails(2, &["slope", "left out"]);
     emit("--image --shared u --output {}/no.image", &[]).fails(2, &["`u`", "head axis"]);
     emit("--image --wanted d_x --output {}/no.image", &[]).fails(2, &["d_x", "d_slope"]);
+    let nothing = [("SPARSEK_TUNED_DIR", "{}/tuned")];
+    emit("--image --tuned A100 --output {}/no.image", &nothing)
+        .fails(2, &["no schedule", "A100 (8.0), N 65536", "sparsek tune"]);
+    emit("--image --seq 4", &[]).fails(2, &["--tuned"]);
     emit("--image --cubin", &[]).fails(2, &["--image", "--cubin"]);
     emit("--image --stage ir", &[]).fails(2, &["--image", "--stage"]);
 }

@@ -5,10 +5,11 @@ use crate::commands::failure;
 use crate::failure::Failure;
 use crate::table::Table;
 use crate::target::Target;
-use crate::terminal::{Channel, bytes, thousands};
+use crate::terminal::{Channel, bytes, note, thousands};
 use sparsek::cuda::nvrtc::Nvrtc;
 use sparsek::cuda::{CallShape, Code, Module, Resources};
 use sparsek::dsl::ir::Spec;
+use sparsek::tuned::{Gpu, Source, Store};
 use sparsek::{Elem, Kernel};
 use sparsek_codegen::KernelPlan;
 use std::io::IsTerminal;
@@ -35,7 +36,7 @@ pub(super) fn emit(args: &EmitArgs, target: &Target) -> Result<Vec<u8>, Failure>
         return Err(Failure::new("machine code is not written to a terminal")
             .help("give a file with --output"));
     }
-    let code = code(args, &instance(args, target)?)?;
+    let code = code(args, target)?;
     let modules: Vec<Module> = match (args.module, stage) {
         (Some(name), _) => vec![name.into()],
         (None, Stage::Plan | Stage::Image) => Module::ALL.to_vec(),
@@ -63,12 +64,14 @@ fn one_module(stage: Stage, code: &Code, module: Module) -> Result<Vec<u8>, Fail
         _ => None,
     };
     let compiled = nvrtc.compile(&label, &source, &target).map_err(|e| failure(e, None))?;
+    note(format_args!("the schedule is {}", code.schedule_source()));
     report(&plan, &compiled.cubin, &compiled.resources, ptx.as_deref())?;
     Ok(ptx.map_or(compiled.cubin, String::into_bytes))
 }
 
 /// Modules with all that is needed to launch them, one after the other.
 fn images(code: &Code, modules: &[Module]) -> Result<Vec<u8>, Failure> {
+    note(format_args!("the schedule is {}", code.schedule_source()));
     let mut bytes = Vec::new();
     for module in modules {
         let image = code.compile(*module).map_err(|e| failure(e, None))?;
@@ -98,17 +101,48 @@ fn instance(args: &EmitArgs, target: &Target) -> Result<Kernel, Failure> {
 }
 
 /// The kernel's code for the calls that the flags describe.
-fn code(args: &EmitArgs, kernel: &Kernel) -> Result<Code, Failure> {
+fn code(args: &EmitArgs, target: &Target) -> Result<Code, Failure> {
     let mut calls = CallShape::group(args.group);
     calls = args.without.iter().fold(calls, |calls, name| calls.without(name));
     calls = args.shared.iter().fold(calls, |calls, name| calls.shared(name));
     if let Some(wanted) = &args.wanted {
         calls = calls.wanted(wanted);
     }
-    let code = kernel.code(&calls, args.target).map_err(|e| failure(e, None))?;
+    let failed = |e| failure(e, None);
+    let mut kernel = instance(args, target)?;
+    if args.tuned.is_some() {
+        kernel = kernel.with_manifest(&target.manifest()?.to_json()).map_err(failed)?;
+    }
+    let mut code = kernel.code(&calls, args.target).map_err(failed)?;
+    if let Some(gpu) = &args.tuned {
+        code = tuned(code, gpu, args.seq)?;
+    }
     let Some(change) = &args.schedule else { return Ok(code) };
     let schedule = change.apply(code.schedule());
     Ok(code.with_schedule(schedule))
+}
+
+/// The code with the schedule that was tuned for a GPU.
+fn tuned(code: Code, gpu: &str, longest: u64) -> Result<Code, Failure> {
+    if !sparsek::tuned::is_on() {
+        return Err(Failure::new("SPARSEK_TUNED is off").help("unset it, or leave --tuned out"));
+    }
+    let capability = code.target().capability;
+    let described = Gpu::new(gpu, (capability / 10, capability % 10));
+    let store = Store::from_environment();
+    let code = code.tuned(&described, longest, store.as_ref()).map_err(|e| failure(e, None))?;
+    code.warnings().iter().for_each(note);
+    match code.schedule_source() {
+        Source::Model => {
+            let message =
+                format!("no schedule of these calls is tuned for {described}, N {longest}");
+            Err(Failure::new(message).help(
+                "tune it with `sparsek tune`; `sparsek tune list` shows what is tuned; without --tuned \
+                 the cost model chooses",
+            ))
+        }
+        _ => Ok(code),
+    }
 }
 
 fn plan_text(args: &EmitArgs, code: &Code, modules: &[Module]) -> Result<Vec<u8>, Failure> {

@@ -27,7 +27,8 @@ An image is a compiled module with all that is needed to launch it, to be shippe
 `Image::all_from_bytes` reads the file and `cuda::Kernel::add_image` takes each image, without NVRTC and also
 without the feature `jit`. Without --module the file holds all three modules. Code is specialised for its
 calls: the heads of a group (--group), the inputs that they give (--without, --shared) and the gradients that they want
-(--wanted).
+(--wanted). With --tuned the schedule is the one that calls on that GPU would take, of `sparsek tune` or of the
+kernel's manifest; it is an error when there is none.
 
 Examples:
   sparsek emit sparsek-value --stage backward
@@ -36,7 +37,7 @@ Examples:
   sparsek emit sparsek-value --cubin --module backward --target sm_80 --head-dim 64 --k 64 \\
     --window 64 --output backward.cubin
   sparsek emit sparsek-value --image --head-dim 128 --k 512 --window 512 --group 4 \\
-    --output value-128.image")]
+    --tuned 'NVIDIA H200' --output value-128.image")]
 pub(crate) struct EmitArgs {
     /// FILE.rs, FILE.rs::Kernel, or the name of a built-in kernel
     #[arg(value_name = "KERNEL")]
@@ -79,7 +80,15 @@ pub(crate) struct EmitArgs {
     /// Gradients that the backward computes, as d_q,d_u [default: of every input that is given]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     wanted: Option<Vec<String>>,
-    /// Changes of the compiler's schedule: `forward: q 128 kv 64 warps 4 stages 2; chunk 512`
+    /// Use the schedule that was tuned for that GPU (its name as `sparsek doctor` gives it) and calls of
+    /// --seq positions [default: the cost model's choice]
+    #[arg(long, value_name = "GPU")]
+    tuned: Option<String>,
+    /// Positions of the longest sequence, for --tuned
+    #[arg(long, value_name = "N", default_value_t = 65536, requires = "tuned")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    seq: u64,
+    /// Changes of the schedule: `forward: q 128 kv 64 warps 4 stages 2; chunk 512`
     #[arg(long, value_name = "CHANGES")]
     schedule: Option<Change>,
     #[command(flatten)]
