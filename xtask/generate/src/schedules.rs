@@ -74,3 +74,83 @@ impl Chosen {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sparsek::tuned::{Figures, How};
+    use sparsek::{Elem, Kernel, Spec};
+    use sparsek_codegen::Given;
+
+    sparsek::sparsek_kernel! {
+        kernel Plain<D in multiples_of(16) up to 256, K in 1..=4096, W in 0..=8192>(
+            q: Query<bf16, D>, k: Key<bf16, D>, v: Value<bf16, D>, u: PerKey,
+        ) -> Output<bf16, D> {
+            let gate = sparsek(u, K);
+            let p = softmax(dot(q, k) * rsqrt(D), causal & (topk(gate) | window(W)));
+            dot(p * gate, v)
+        }
+    }
+
+    fn problem(kernel: &Kernel, group: u32) -> Problem<'_> {
+        let given = ["q", "k", "v", "u"];
+        let given = given.map(|name| Given { name: name.to_owned(), per_head: false }).to_vec();
+        let (instance, backward) = (kernel.instance(), kernel.backward_program());
+        Problem { instance, backward, group, given }
+    }
+
+    #[test]
+    fn what_was_measured_goes_before_the_model() {
+        let h200 = Target::named("sm_90a").unwrap();
+        let kernel = Plain::new(Spec::new(Elem::Bf16, 64).k(128).w(256)).unwrap();
+        let kernel = kernel.kernel();
+        let code = kernel.code(&sparsek::cuda::CallShape::group(4), h200).unwrap();
+        let record = |n: u64, gpu: &str, chunk: u32| Record {
+            kernel: "Plain".to_owned(),
+            key: Key::new(&problem(kernel, 4), n, Gpu::new(gpu, (9, 0))),
+            schedule: Schedule { chunk, ..code.schedule() },
+            how: How::Full,
+            figures: Some(Figures {
+                batch: 1,
+                n,
+                heads: 32,
+                kv_heads: 8,
+                plan_ms: 0.25,
+                forward_ms: 2.5,
+                backward_ms: 6.5,
+                driver: "13.0".to_owned(),
+                date: "2026-11-24T12:00:00Z".to_owned(),
+            }),
+        };
+        let chosen = |records: Vec<Record>, group: u32, target: &Target| {
+            let tuned = Tuned::read(&Manifest::new(records).to_json()).unwrap();
+            tuned.record(&problem(kernel, group), target).map(|r| r.schedule.chunk)
+        };
+        let gpu = "NVIDIA H200";
+        let three =
+            || vec![record(1024, gpu, 128), record(SEQUENCE, gpu, 256), record(1 << 20, gpu, 1024)];
+        assert_eq!(chosen(three(), 4, &h200), Some(256));
+        // Without that length the longest one.
+        assert_eq!(
+            chosen(vec![record(1024, gpu, 128), record(4096, gpu, 256)], 4, &h200),
+            Some(256)
+        );
+        // Of other calls, GPUs and code there is none.
+        assert_eq!(chosen(three(), 2, &h200), None);
+        assert_eq!(chosen(three(), 4, &Target::named("sm_80").unwrap()), None);
+        assert_eq!(chosen(vec![record(SEQUENCE, "Other", 256)], 4, &h200), None);
+        let mut old = record(SEQUENCE, gpu, 256);
+        old.key.code = "0".to_owned();
+        assert_eq!(chosen(vec![old.clone()], 4, &h200), None);
+        let tuned = Tuned::read(&Manifest::new([old]).to_json()).unwrap();
+        assert_eq!(tuned.outdated(), 1);
+
+        let record = record(SEQUENCE, gpu, 256);
+        let shown = Chosen { schedule: record.schedule, record: Some(record.clone()) }.json();
+        assert_eq!((&shown["from"], &shown["gpu"]), (&json!("tuned"), &json!(gpu)));
+        assert_eq!(shown["id"], json!(record.id()));
+        assert_eq!(shown["measured"]["forward_ms"], json!(2.5));
+        let shown = Chosen { schedule: record.schedule, record: None }.json();
+        assert_eq!((&shown["from"], shown.get("measured")), (&json!("model"), None));
+    }
+}
