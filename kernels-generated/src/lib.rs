@@ -168,6 +168,23 @@ mod tests {
         Manifest::from_json(TUNED).unwrap();
     }
 
+    /// What the README points at is there.
+    #[test]
+    fn the_readme_names_what_the_files_hold() {
+        let readme = include_str!("../README.md");
+        let file = |path: &str| {
+            let found = generated::files().iter().find(|file| file.path == path);
+            found.unwrap_or_else(|| panic!("{path} is not among the files")).text
+        };
+        let named =
+            readme.split('`').filter(|word| word.ends_with(".cu") && !word.contains("FAMILY"));
+        assert_eq!(named.map(file).count(), 4);
+        let forward = file("cuda/sm90/forward_sparsek-value.cu");
+        for word in ["load_tile(", "struct Softmax", "float weight(", "forward("] {
+            assert!(forward.contains(word), "{word}");
+        }
+    }
+
     #[test]
     fn generated_files_say_which_instance_they_show() {
         for file in generated::files() {

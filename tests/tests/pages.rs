@@ -3,13 +3,14 @@
 use std::path::Path;
 
 /// Files whose links are checked.
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/language.md",
     "docs/performance.md",
     "dsl/ADD_AN_OP.md",
+    "examples/downstream/README.md",
     "kernels-generated/README.md",
 ];
 
