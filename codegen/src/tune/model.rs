@@ -295,7 +295,9 @@ impl Model<'_> {
             Sweep::Forward => (1.0 + 8.0 / tile_kv) / 1.25,
             Sweep::Rows | Sweep::Keys => (1.0 + 4.0 / tile_kv) / 1.0625,
         };
-        idle * waiting * spilling * steps
+        // What is known of a key is looked up for all rows of a tile.
+        let looked_up = (1.0 + 8.0 / f64::from(s.tile_q)) / 1.0625;
+        idle * waiting * spilling * steps * looked_up
     }
 
     /// Milliseconds of tiles that take so many cycles each, in waves.

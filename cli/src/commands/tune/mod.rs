@@ -1,7 +1,7 @@
 //! `sparsek tune`: schedules measured on a GPU, and those that are kept.
 
-mod kept;
-mod run;
+pub(crate) mod kept;
+pub(crate) mod run;
 
 use super::parse_elem;
 use crate::backend::Device;

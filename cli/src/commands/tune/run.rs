@@ -32,8 +32,9 @@ pub(crate) fn cases(program: &Program, sizes: &Sizes<'_>) -> Result<Vec<Case>, F
     let role = |extent: Option<Extent>, list: Option<&Numbers>, usual: i64| match (extent, list) {
         (_, Some(list)) => list.0.iter().copied().map(Some).collect(),
         (Some(Extent::Param(id)), None) => {
-            let name = program.params.get(id.0 as usize).map_or("", |p| p.name.as_str());
-            vec![(!set.contains_key(name)).then_some(usual)]
+            let Some(param) = program.params.get(id.0 as usize) else { return vec![Some(usual)] };
+            let usual = param.set.nearest(usual).unwrap_or(usual);
+            vec![(!set.contains_key(&param.name)).then_some(usual)]
         }
         (Some(Extent::Literal(_)) | None, None) => vec![None],
     };
