@@ -9,6 +9,7 @@ const PAGES: [&str; 6] = [
     "CHANGELOG.md",
     "docs/language.md",
     "docs/performance.md",
+    "docs/tuning.md",
     "dsl/ADD_AN_OP.md",
 ];
 
