@@ -42,6 +42,9 @@ pub(super) struct KernelArgs {
     /// Another integer parameter of the kernel; may be repeated
     #[arg(long, value_name = "NAME=INT", value_parser = super::parse_setting, requires = "kernel")]
     set: Vec<(String, i64)>,
+    /// An input with a default that calls give; may be repeated
+    #[arg(long, value_name = "INPUT", requires = "kernel")]
+    with: Vec<String>,
     /// Name of a GPU that is not here, as drivers give it
     #[arg(long, value_name = "NAME", requires = "kernel")]
     gpu: Option<String>,
@@ -108,6 +111,7 @@ fn one(
         batch: 1,
         elem: args.elem,
         set: &args.set,
+        with: &args.with,
     };
     let cases = if listed {
         cases(&target.program, &sizes)?
@@ -145,7 +149,7 @@ fn state(
     let (problem, target) = (case.problem(), &machines.target);
     let key = case.key(machines.gpu.clone());
     let fits = |s: &Schedule| s.check(&problem, target).map_err(|e| e.to_string());
-    if let Some((record, source)) = tuned::find(&key, Some(store), manifest, fits, |w| note(w)) {
+    if let Some((record, source)) = tuned::find(&key, Some(store), manifest, fits, note) {
         let figures = record.figures.map_or(String::new(), |f| {
             format!(
                 ", forward {:.3} ms, backward {:.3} ms (N {}), {}",
@@ -202,7 +206,8 @@ fn tuned_cases(
         let kernel = Kernel::from_program(&target.program, &spec).ok()?;
         let n = usize::try_from(key.sequence).ok()?;
         let (hkv, hq) = (1, key.group as usize);
-        let case = Case { kernel, spec, batch: 1, n, hq, hkv };
+        let with = key.given.iter().map(|name| name.trim_end_matches(" of heads").to_owned());
+        let case = Case { kernel, spec, batch: 1, n, hq, hkv, with: with.collect() };
         (case.key(machines.gpu.clone()) == *key).then_some(case)
     };
     records.values().filter_map(case).collect()

@@ -82,6 +82,7 @@ fn tried(bad: &str) -> (Vec<Outcome>, Option<Schedule>, usize) {
         hkv: 1,
         scores: "sd:1".to_owned(),
         ordinal: 0,
+        with: Vec::new(),
     };
     let mut remote = Remote::new(compiler, Process::new(script(bad)), setup);
     remote.patience = Duration::from_millis(700);

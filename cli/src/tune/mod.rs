@@ -46,13 +46,17 @@ pub(crate) struct Case {
     pub(crate) hq: usize,
     /// Key-value heads.
     pub(crate) hkv: usize,
+    /// Inputs with a default that calls give.
+    pub(crate) with: Vec<String>,
 }
 
 impl Case {
-    /// Calls that give every input without a default.
+    /// Calls that give every input without a default, and some with one.
     pub(crate) fn problem(&self) -> Problem<'_> {
         let group = u32::try_from(self.hq / self.hkv.max(1)).unwrap_or(u32::MAX);
-        schedule::problem(&self.kernel, group, |input| input.default.is_none())
+        schedule::problem(&self.kernel, group, |input| {
+            input.default.is_none() || self.with.contains(&input.name)
+        })
     }
 
     fn sizes(&self) -> data::Sizes {
@@ -390,5 +394,6 @@ fn setup(case: &Case, program: &Program, gpu: &Tuned, settings: &Settings<'_>) -
         hkv: case.hkv,
         scores: settings.scores.clone(),
         ordinal: gpu.info.ordinal,
+        with: case.with.clone(),
     }
 }

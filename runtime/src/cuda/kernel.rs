@@ -249,6 +249,11 @@ impl Forward {
     pub fn schedule(&self) -> Schedule {
         self.prepared.schedule()
     }
+
+    /// Where it came from: the caller, a tuned schedule with its id, the cost model.
+    pub fn schedule_source(&self) -> &tuned::Source {
+        self.prepared.schedule_source()
+    }
 }
 
 impl Gradients {

@@ -173,13 +173,13 @@ impl Store {
     /// The schedule of calls that do not say one: of a forward module that was added, else a tuned one,
     /// else what the cost model chooses.
     pub(crate) fn schedule(&self, call: Asked) -> Result<Chosen, crate::Error> {
-        if let Some(chosen) = self.of_image(&call) {
-            return Ok(chosen);
-        }
         if let Some(chosen) = lock(&self.schedules).get(&call) {
             return Ok(chosen.clone());
         }
-        let chosen = self.choose(&call)?;
+        let chosen = match self.of_image(&call) {
+            Some(chosen) => chosen,
+            None => self.choose(&call)?,
+        };
         lock(&self.schedules).insert(call, chosen.clone());
         Ok(chosen)
     }
@@ -253,6 +253,8 @@ impl Store {
             return Err(Error::Image(format!("it is for {}; this is {target}", image.target())));
         }
         lock(&self.images).push(image);
+        // What was chosen without it may be chosen otherwise.
+        lock(&self.schedules).clear();
         Ok(())
     }
 

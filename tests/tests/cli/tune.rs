@@ -101,6 +101,7 @@ fn bad_input_says_what_and_where() {
     fails("tune sparsek-value --k 1,x", &["`x` is no number"]);
     fails("tune sparsek-value --k 5000 --dry-run", &["k = 5000", "4096"]);
     fails("tune sparsek-value --head-dim 100 --dry-run", &["head dimension = 100"]);
+    fails("tune sparsek-value --with slope --dry-run", &["no input `slope`", "none"]);
     fails("tune sparsek-value --seq 0 --dry-run", &["--seq"]);
     fails("tune sparsek-value --heads 3/2 --dry-run", &["32/8"]);
     fails("tune sparsek-value --budget soon", &["10m"]);

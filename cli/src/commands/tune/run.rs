@@ -47,6 +47,18 @@ pub(crate) fn cases(program: &Program, sizes: &Sizes<'_>) -> Result<Vec<Case>, F
     let elems = &program.elem.set;
     let usual = elems.iter().copied().find(|e| *e == Elem::Bf16).or(elems.first().copied());
     let elem = sizes.elem.or(usual).unwrap_or(Elem::F32);
+    for name in sizes.with {
+        let optional = program.inputs.iter().filter(|input| input.default.is_some());
+        let names: Vec<&str> = optional.map(|input| input.name.as_str()).collect();
+        if !names.contains(&name.as_str()) {
+            let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return Err(Failure::new(format_args!(
+                "{} has no input `{name}` with a default",
+                program.name
+            ))
+            .help(format_args!("inputs with a default: {known}")));
+        }
+    }
     let mut all = Vec::new();
     for d in dims {
         for k in &ks {
@@ -60,7 +72,8 @@ pub(crate) fn cases(program: &Program, sizes: &Sizes<'_>) -> Result<Vec<Case>, F
                     })?;
                     let (hq, hkv) = sizes.heads;
                     let (kernel, spec, batch) = (kernel.clone(), spec.clone(), sizes.batch);
-                    all.push(Case { kernel, spec, batch, n, hq, hkv });
+                    let with = sizes.with.to_vec();
+                    all.push(Case { kernel, spec, batch, n, hq, hkv, with });
                 }
                 if all.len() > MOST {
                     return Err(Failure::new(format_args!("more than {MOST} keys"))
@@ -82,6 +95,8 @@ pub(crate) struct Sizes<'a> {
     pub(crate) batch: usize,
     pub(crate) elem: Option<Elem>,
     pub(crate) set: &'a [(String, i64)],
+    /// Inputs with a default that calls give.
+    pub(crate) with: &'a [String],
 }
 
 pub(super) fn run(args: &SearchArgs) -> Result<Outcome, Failure> {
@@ -99,6 +114,7 @@ pub(super) fn run(args: &SearchArgs) -> Result<Outcome, Failure> {
         batch: args.batch as usize,
         elem: args.elem,
         set: &args.set,
+        with: &args.with,
     };
     let cases = cases(&target.program, &sizes)?;
     let ordinal = match args.device {
