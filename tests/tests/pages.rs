@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files whose links are checked.
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",

@@ -15,10 +15,13 @@ enum Behaviour {
     DoesNotCompile,
 }
 
+/// What a function of a candidate gives.
+type Of<'a, T> = Box<dyn Fn(Axis, &Schedule) -> T + 'a>;
+
 /// A machine whose times are a function of the schedule.
 struct Fake<'a> {
-    ms: Box<dyn Fn(Axis, &Schedule) -> f64 + 'a>,
-    behaviour: Box<dyn Fn(Axis, &Schedule) -> Behaviour + 'a>,
+    ms: Of<'a, f64>,
+    behaviour: Of<'a, Behaviour>,
     checked: Vec<(Axis, Schedule)>,
     calls: BTreeMap<String, usize>,
     /// Told to stop after so many checks.
