@@ -148,6 +148,18 @@ impl Target {
         Manifest::from_json(&text).map_err(|e| Failure::new(format_args!("{at}: {e}")))
     }
 
+    /// Every kernel of `FILE.rs`, or the one that [`Target::find`] finds.
+    pub(crate) fn all(asked: &str) -> Result<Vec<Target>, Failure> {
+        if !asked.ends_with(".rs") {
+            return Ok(vec![Target::find(asked)?]);
+        }
+        let names = SourceFile::read(asked)?.names();
+        match names.as_slice() {
+            [] | [_] => Ok(vec![Target::find(asked)?]),
+            names => names.iter().map(|name| Target::find(&format!("{asked}::{name}"))).collect(),
+        }
+    }
+
     /// Finds `FILE.rs`, `FILE.rs::Kernel` or a built-in kernel.
     pub(crate) fn find(asked: &str) -> Result<Target, Failure> {
         if let Some(builtin) = sparsek_kernels::builtin(asked) {

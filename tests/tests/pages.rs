@@ -3,12 +3,13 @@
 use std::path::Path;
 
 /// Files whose links are checked.
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/language.md",
     "docs/performance.md",
+    "docs/tuning.md",
     "dsl/ADD_AN_OP.md",
     "examples/downstream/README.md",
     "kernels-generated/README.md",

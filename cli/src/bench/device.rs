@@ -25,8 +25,8 @@ pub(crate) struct Bench<'a> {
     instance: &'a Instance,
     kernel: cuda::Kernel,
     settings: &'a Settings,
-    /// What was changed, and the schedule.
-    schedules: Vec<(String, Schedule)>,
+    /// What was changed, and the schedule; that of calls which say none, where nothing was changed.
+    schedules: Vec<(String, Option<Schedule>)>,
 }
 
 impl<'a> Bench<'a> {
@@ -48,13 +48,19 @@ impl<'a> Bench<'a> {
         let target = device.target();
         let mut wanted = Vec::new();
         for change in changes {
-            wanted.push((change.to_string(), schedule::choose(&problem, &target, Some(change))?));
+            let changed = match *change == Change::default() {
+                true => None,
+                false => Some(schedule::choose(&problem, &target, Some(change))?),
+            };
+            wanted.push((change.to_string(), changed));
         }
         let on_gpu = kernel.cuda(device);
         // What is compiled depends on the heads and not on the length.
         let small = data::Sizes { batch: 1, n: 16, ..settings.sizes(16) };
         let shapes = cuda_inputs::shapes(&data::inputs(instance, &small, data::Scores::Equal, 1));
-        let compile = |schedule: Schedule| -> Result<(), sparsek::Error> {
+        let compile = |schedule: Option<Schedule>| -> Result<(), sparsek::Error> {
+            // That of calls depends on their length: it is compiled by the first of them.
+            let Some(schedule) = schedule else { return Ok(()) };
             let prepared = on_gpu.prepare(&shapes, None, Some(schedule))?;
             if settings.backward {
                 prepared.backward(None, None)?;
@@ -131,11 +137,15 @@ impl<'a> Bench<'a> {
         sets: &[Set],
         scores: data::Scores,
         change: &str,
-        schedule: Schedule,
+        schedule: Option<Schedule>,
     ) -> Result<Row, Failure> {
-        let options = cuda::Options { schedule: Some(schedule), ..cuda::Options::default() };
+        let options = cuda::Options { schedule, ..cuda::Options::default() };
         let Some(first) = sets.first() else { return Err(Failure::new("there are no inputs")) };
-        let expiry = self.call(first, &options).map_err(failed)?.expiry().download();
+        let call = self.call(first, &options).map_err(failed)?;
+        let source = call.schedule_source().to_string();
+        let in_words = format!("{}; {source}", call.schedule().to_string().replace('\n', "; "));
+        let expiry = call.expiry().download();
+        drop(call);
         let pairs = work::seen_pairs(&expiry.map_err(failed)?, self.instance.sinks, None);
         let (forwards, backwards) = self.back_to_back(sets, &options)?;
         let (plan, launches) = self.profile(sets, schedule)?;
@@ -144,7 +154,7 @@ impl<'a> Bench<'a> {
             n: sizes.n,
             scores: scores.to_string(),
             change: change.to_owned(),
-            schedule: schedule.to_string().replace('\n', "; "),
+            schedule: in_words,
             seen: pairs as f64 / positions as f64,
             work: Work::new(pairs, sizes.hq / sizes.hkv, self.instance.d),
             bytes: least_bytes(sizes, self.instance),
@@ -197,17 +207,14 @@ impl<'a> Bench<'a> {
     fn profile(
         &self,
         sets: &[Set],
-        schedule: Schedule,
+        schedule: Option<Schedule>,
     ) -> Result<(Vec<f64>, Vec<(String, String, f64)>), Failure> {
         let mut plans = Vec::new();
         let mut entries: BTreeMap<usize, (String, String, Vec<f64>)> = BTreeMap::new();
         for set in sets.iter().cycle().take(PROFILED) {
             let profile = cuda::Profile::new();
-            let options = cuda::Options {
-                schedule: Some(schedule),
-                profile: Some(&profile),
-                ..cuda::Options::default()
-            };
+            let options =
+                cuda::Options { schedule, profile: Some(&profile), ..cuda::Options::default() };
             self.call(set, &options).map_err(failed)?;
             let timings = profile.take().map_err(failed)?;
             let plan = timings.iter().filter(|t| t.module == cuda::Module::Plan);

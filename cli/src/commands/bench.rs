@@ -16,7 +16,7 @@ use sparsek::{Elem, Kernel};
 use std::path::PathBuf;
 
 /// Products of bf16 or f16 matrices a second on one H200, measured with cuBLAS.
-const H200_CEILING: f64 = 784.0;
+pub(crate) const H200_CEILING: f64 = 784.0;
 
 /// Arguments of `sparsek bench`.
 #[derive(Args, Debug)]

@@ -15,9 +15,8 @@ use std::time::Duration;
 /// How long a process may take to open the GPU and make inputs, and to compute on the CPU.
 const SETUP: Duration = Duration::from_secs(300);
 
-/// How long a check and a row of timed calls may take: calls take milliseconds.
-const CHECK: Duration = Duration::from_secs(20);
-const CALLS: Duration = Duration::from_secs(20);
+/// How long a check or a row of timed calls may take: calls take milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Most positions of a check: more take the CPU too long.
 const MOST_CHECKED: usize = 8192;
@@ -67,12 +66,21 @@ pub(crate) struct Remote<'a> {
     expected: BTreeSet<usize>,
     /// Bytes a second of a copy on the device, when it is known.
     pub(crate) copy: Option<f64>,
+    /// How long a candidate is waited for.
+    pub(crate) patience: Duration,
 }
 
 impl<'a> Remote<'a> {
     /// `process` answers as `sparsek tune-worker` does.
     pub(crate) fn new(compiler: Compiler<'a>, process: Process, setup: Setup) -> Remote<'a> {
-        Remote { compiler, process, setup, expected: BTreeSet::new(), copy: None }
+        Remote {
+            compiler,
+            process,
+            setup,
+            expected: BTreeSet::new(),
+            copy: None,
+            patience: PATIENCE,
+        }
     }
 
     /// Positions of a check: a bit over what the first queries see, and several chunks where only whole ones
@@ -141,7 +149,7 @@ impl<'a> Remote<'a> {
         }
         self.ready()?;
         let request = Request::Figures(schedules.to_vec());
-        match self.send(&request, CALLS * schedules.len().max(1) as u32)? {
+        match self.send(&request, self.patience * schedules.len().max(1) as u32)? {
             Reply::Figures(all) if all.len() == schedules.len() => Ok(all),
             other => Err(unexpected(other)),
         }
@@ -194,7 +202,7 @@ impl Measure for Remote<'_> {
                 other => return Err(unexpected(other)),
             };
         }
-        match self.send(&Request::Check { axis, schedule: *schedule, n }, CHECK)? {
+        match self.send(&Request::Check { axis, schedule: *schedule, n }, self.patience)? {
             Reply::Right => Ok(()),
             Reply::Wrong { tensor, error, limit } => {
                 let error = error.unwrap_or(f64::INFINITY);
@@ -213,7 +221,7 @@ impl Measure for Remote<'_> {
     ) -> Result<Vec<f64>, Trouble> {
         self.ready()?;
         let request = Request::Time { axis, schedule: *schedule, calls, cutoff };
-        match self.send(&request, CALLS)? {
+        match self.send(&request, self.patience)? {
             Reply::Times(times) => Ok(times),
             other => Err(unexpected(other)),
         }

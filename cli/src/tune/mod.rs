@@ -27,7 +27,10 @@ use sparsek_codegen::tune::{
 use sparsek_codegen::{Problem, Schedule, Target};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+/// What comparing the winner with other schedules may take of a budget.
+const COMPARING: Duration = Duration::from_secs(3);
 
 /// One kernel instance with calls of one size.
 pub(crate) struct Case {
@@ -43,13 +46,17 @@ pub(crate) struct Case {
     pub(crate) hq: usize,
     /// Key-value heads.
     pub(crate) hkv: usize,
+    /// Inputs with a default that calls give.
+    pub(crate) with: Vec<String>,
 }
 
 impl Case {
-    /// Calls that give every input without a default.
+    /// Calls that give every input without a default, and some with one.
     pub(crate) fn problem(&self) -> Problem<'_> {
         let group = u32::try_from(self.hq / self.hkv.max(1)).unwrap_or(u32::MAX);
-        schedule::problem(&self.kernel, group, |input| input.default.is_none())
+        schedule::problem(&self.kernel, group, |input| {
+            input.default.is_none() || self.with.contains(&input.name)
+        })
     }
 
     fn sizes(&self) -> data::Sizes {
@@ -210,6 +217,7 @@ pub(crate) fn tune(
     gpu: &Tuned,
     settings: &Settings<'_>,
 ) -> Result<Tuning, Failure> {
+    let start = Instant::now();
     let (problem, target) = (case.problem(), gpu.target);
     let backward = gradients(&case.kernel, &problem);
     let cache = Cache::from_environment().ok_or_else(|| {
@@ -223,7 +231,9 @@ pub(crate) fn tune(
     let mut remote = Remote::new(compiler, worker(), setup(case, program, gpu, settings));
     remote.start()?;
     let mut show = Show::new(&case.title());
-    let Settings { level, budget, stop, .. } = *settings;
+    let Settings { level, stop, .. } = *settings;
+    // Starting took a part of it, and comparing the winner takes another.
+    let budget = settings.budget.map(|all| all.saturating_sub(start.elapsed() + COMPARING));
     let options = Options { level, budget, stop, known: &known };
     let found = search(&space, &mut remote, &mut show, options);
     drop(show);
@@ -384,5 +394,6 @@ fn setup(case: &Case, program: &Program, gpu: &Tuned, settings: &Settings<'_>) -
         hkv: case.hkv,
         scores: settings.scores.clone(),
         ordinal: gpu.info.ordinal,
+        with: case.with.clone(),
     }
 }

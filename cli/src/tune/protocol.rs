@@ -34,6 +34,8 @@ pub(crate) struct Setup {
     pub(crate) scores: String,
     /// The GPU's number.
     pub(crate) ordinal: usize,
+    /// Inputs with a default that calls give.
+    pub(crate) with: Vec<String>,
 }
 
 impl Setup {

@@ -56,9 +56,9 @@ pub(crate) fn run() -> Result<Outcome, Failure> {
 
 fn answer(server: &mut Option<Server>, request: Request) -> Reply {
     let reply = match (request, server.as_mut()) {
-        (Request::Setup(setup), _) => Server::new(&setup).and_then(|(opened, reply)| {
+        (Request::Setup(setup), _) => Server::new(&setup).map(|(opened, reply)| {
             *server = Some(opened);
-            Ok(reply)
+            reply
         }),
         (_, None) => Err(Failure::new("the first request sets up")),
         (Request::Expect(n), Some(server)) => server.expect(n),
@@ -82,7 +82,7 @@ fn answer(server: &mut Option<Server>, request: Request) -> Reply {
 /// A small problem and its results on the CPU.
 struct Expected {
     case: Case,
-    forward: Vec<(String, Tensor)>,
+    results: Vec<(String, Tensor)>,
 }
 
 struct Server {
@@ -112,7 +112,7 @@ impl Server {
         let kind = scores(&setup.scores)?;
         let count = sets_that_take_turns(least_bytes(&sizes, instance).0);
         let set = |seed: usize| {
-            let loaded = data::inputs(instance, &sizes, kind, seed as u64 + 1);
+            let loaded = data::inputs_with(instance, &sizes, kind, seed as u64 + 1, &setup.with);
             Set::upload(&device, &loaded, true).map_err(failed)
         };
         let sets = (0..count).map(set).collect::<Result<Vec<_>, _>>()?;
@@ -131,17 +131,18 @@ impl Server {
         let hkv = self.setup.hkv.min(2);
         let sizes = data::Sizes { batch: 1, n, hq: group * hkv, hkv };
         let kind = scores(&self.setup.scores)?;
-        let loaded = data::inputs(self.kernel.instance(), &sizes, kind, SEED);
+        let loaded =
+            data::inputs_with(self.kernel.instance(), &sizes, kind, SEED, &self.setup.with);
         let label = "the check of a schedule".to_owned();
         let mut case = Case { label, kernel: self.kernel.clone(), loaded, strided: false };
         against_cpu::zero_kinks(&mut case)?;
         let results = Backend::Cpu.results(&case).map_err(|stopped| stopped.failure(None))?;
-        self.expected.insert(n, Expected { case, forward: results });
+        self.expected.insert(n, Expected { case, results });
         Ok(Reply::Right)
     }
 
     fn check(&self, axis: Axis, schedule: Schedule, n: usize) -> Result<Reply, Failure> {
-        let Some(Expected { case, forward: want }) = self.expected.get(&n) else {
+        let Some(Expected { case, results: want }) = self.expected.get(&n) else {
             return Err(Failure::new(format_args!("nothing is expected of {n} positions")));
         };
         let inputs = case.loaded.inputs().map_err(failed)?;
@@ -158,16 +159,21 @@ impl Server {
         if let Some(gradients) = gradients {
             got.extend(gradients.iter().map(|(name, t)| (name.to_owned(), t.clone())));
         }
-        for name in want.iter().map(|(name, _)| name) {
-            let missing = !got.iter().any(|(n, _)| n == name);
-            if missing && (axis != Axis::Forward || !name.starts_with("d_")) {
-                return Err(Failure::new(format_args!("the call gave no {name}")));
+        // In the order of what is expected; a forward has no gradients.
+        let mut paired = Vec::with_capacity(want.len());
+        let mut found = Vec::with_capacity(want.len());
+        for (name, tensor) in want {
+            if axis == Axis::Forward && name.starts_with("d_") {
+                continue;
             }
+            let result = got
+                .iter()
+                .find(|(n, _)| n == name)
+                .ok_or_else(|| Failure::new(format_args!("the call gave no {name}")))?;
+            found.push(result.clone());
+            paired.push((name.clone(), tensor.clone()));
         }
-        let paired: Vec<_> =
-            want.iter().filter(|(n, _)| got.iter().any(|(g, _)| g == n)).cloned().collect();
-        got.sort_by_key(|(name, _)| paired.iter().position(|(n, _)| n == name));
-        let measured = against_cpu::measure(&got, &paired, self.kernel.instance().elem)?;
+        let measured = against_cpu::measure(&found, &paired, self.kernel.instance().elem)?;
         // The worst of those that do not hold.
         let wrong = measured.iter().filter(|m| !m.ok);
         let worst = wrong.max_by(|a, b| (a.error / a.limit).total_cmp(&(b.error / b.limit)));

@@ -1,9 +1,9 @@
 //! Schedules: which there are, what the cost model expects of them, and the search that measures them.
 //!
-//! * [`space`] lists the schedules that a kernel's schedule block allows and that fit the target,
-//!   ranked by [`model`];
+//! * [`Space`] lists the schedules that a kernel's schedule block allows and that fit the target,
+//!   ranked by the cost model (`model.rs` says what it counts);
 //! * [`search`] has candidates compiled, checked and timed by a [`Measure`], and says which is best;
-//! * [`measurement`] is what is kept of each.
+//! * a [`Measurement`] is what is kept of each.
 //!
 //! Nothing here knows of a GPU: the model reads a [`Machine`], and measuring is the caller's.
 

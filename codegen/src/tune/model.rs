@@ -42,9 +42,9 @@ pub struct Machine {
 impl Machine {
     /// The GPU that a target is most often: A100, RTX 3090, RTX 4090, H200, B200, RTX 5090.
     pub fn of(target: &Target) -> Machine {
-        // An H200's 784 TFLOP/s are 4096 operations a cycle at what is left of its clock under that load;
-        // mma.sync reaches 62 % of wgmma there. Copies: 4.27 TB/s measured on an H200, else 85 % of
-        // the memory's rate.
+        // 4096 operations a cycle of wgmma are 949 TFLOP/s of an H200, of which large products were seen to
+        // reach 784; mma.sync reaches 62 % of wgmma there. Copies: 4.27 TB/s measured on an H200, else 85 %
+        // of the memory's rate.
         let of = |multiprocessors, gigahertz, memory, warp_products, group_products| Machine {
             multiprocessors,
             gigahertz,
@@ -295,7 +295,9 @@ impl Model<'_> {
             Sweep::Forward => (1.0 + 8.0 / tile_kv) / 1.25,
             Sweep::Rows | Sweep::Keys => (1.0 + 4.0 / tile_kv) / 1.0625,
         };
-        idle * waiting * spilling * steps
+        // What is known of a key is looked up for all rows of a tile.
+        let looked_up = (1.0 + 8.0 / f64::from(s.tile_q)) / 1.0625;
+        idle * waiting * spilling * steps * looked_up
     }
 
     /// Milliseconds of tiles that take so many cycles each, in waves.

@@ -15,10 +15,13 @@ enum Behaviour {
     DoesNotCompile,
 }
 
+/// What a function of a candidate gives.
+type Of<'a, T> = Box<dyn Fn(Axis, &Schedule) -> T + 'a>;
+
 /// A machine whose times are a function of the schedule.
 struct Fake<'a> {
-    ms: Box<dyn Fn(Axis, &Schedule) -> f64 + 'a>,
-    behaviour: Box<dyn Fn(Axis, &Schedule) -> Behaviour + 'a>,
+    ms: Of<'a, f64>,
+    behaviour: Of<'a, Behaviour>,
     checked: Vec<(Axis, Schedule)>,
     calls: BTreeMap<String, usize>,
     /// Told to stop after so many checks.
@@ -273,4 +276,57 @@ fn a_budget_ends_a_search() {
     let found = search(&space, &mut fake, &mut (), options);
     assert_eq!((found.schedule, found.ended), (None, Ended::Budget));
     assert!(found.measurements.is_empty() && fake.checked.is_empty());
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+
+    /// Whatever the times are and whichever candidates fail, the winner of each axis is the fastest right one,
+    /// and every candidate is tried once.
+    #[test]
+    fn the_winner_is_the_fastest_right_one(seed in 0u64..1 << 40) {
+        let space = usual();
+        let of = |axis: Axis, s: &Schedule| {
+            let part = match axis {
+                Axis::Forward => s.forward.to_string(),
+                Axis::Backward => s.backward.to_string(),
+                Axis::Chunk => s.chunk.to_string(),
+            };
+            let text = format!("{seed} {axis:?} {part}");
+            text.bytes().fold(seed ^ 0x9e37_79b9_7f4a_7c15, |h, b| {
+                (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3).rotate_left(17)
+            })
+        };
+        let ms = |axis: Axis, s: &Schedule| 1.0 + (of(axis, s) >> 40) as f64 / 1e7;
+        let behaviour = |axis: Axis, s: &Schedule| match of(axis, s) % 11 {
+            0 => Behaviour::Wrong,
+            1 => Behaviour::Crashes,
+            2 => Behaviour::Hangs,
+            3 => Behaviour::DoesNotCompile,
+            4 => Behaviour::CrashesWhenTimed,
+            _ => Behaviour::Right,
+        };
+        let stop = AtomicBool::new(false);
+        let mut fake = Fake::new(&stop, ms);
+        fake.behaviour = Box::new(behaviour);
+        let found = search(&space, &mut fake, &mut (), options(Level::Full, &stop, &[]));
+        proptest::prop_assert_eq!(found.measurements.len(), space.len());
+        let right = |axis| {
+            let of_axis = found.measurements.iter().filter(move |m| m.axis == axis);
+            of_axis.filter(|m| behaviour(m.axis, &m.schedule) == Behaviour::Right)
+        };
+        for axis in Axis::ALL {
+            let least = right(axis).map(|m| ms(axis, &m.schedule)).reduce(f64::min);
+            match (found.schedule, least) {
+                (Some(winner), Some(least)) => {
+                    proptest::prop_assert_eq!(ms(axis, &winner), least);
+                    proptest::prop_assert_eq!(behaviour(axis, &winner), Behaviour::Right);
+                }
+                (None, None) => {}
+                // No chunk is right: no schedule is, though passes are.
+                (None, Some(_)) => proptest::prop_assert!(right(Axis::Chunk).next().is_none()),
+                (Some(_), None) => proptest::prop_assert!(false, "{axis:?} has no right candidate"),
+            }
+        }
+    }
 }

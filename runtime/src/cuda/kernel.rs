@@ -250,7 +250,7 @@ impl Forward {
         self.prepared.schedule()
     }
 
-    /// Where the schedule came from.
+    /// Where it came from: the caller, a tuned schedule with its id, the cost model.
     pub fn schedule_source(&self) -> &tuned::Source {
         self.prepared.schedule_source()
     }

@@ -178,13 +178,13 @@ impl Store {
     /// The schedule of calls that do not say one: of a forward module that was added, else a tuned one,
     /// else what the cost model chooses.
     pub(crate) fn schedule(&self, call: Asked) -> Result<Chosen, crate::Error> {
-        if let Some(chosen) = self.of_image(&call) {
-            return Ok(chosen);
-        }
         if let Some(chosen) = lock(&self.schedules).get(&call) {
             return Ok(chosen.clone());
         }
-        let chosen = self.choose(&call)?;
+        let chosen = match self.of_image(&call) {
+            Some(chosen) => chosen,
+            None => self.choose(&call)?,
+        };
         lock(&self.schedules).insert(call, chosen.clone());
         Ok(chosen)
     }
@@ -240,7 +240,10 @@ impl Store {
 
     /// Takes an image of this instance for this GPU.
     pub(crate) fn add(&self, image: Image) -> Result<(), Error> {
-        self.images.add(image, (self.kernel(), self.hash()), &self.device.target().name())
+        self.images.add(image, (self.kernel(), self.hash()), &self.device.target().name())?;
+        // What was chosen without it may be chosen otherwise.
+        lock(&self.schedules).clear();
+        Ok(())
     }
 
     /// Every module that is loaded.

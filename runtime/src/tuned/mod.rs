@@ -74,10 +74,9 @@ pub fn find(
             None
         }
     });
-    let sources: [(Option<Record>, fn(String) -> Source); 2] =
-        [(stored, Source::Store), (manifest.get(key).cloned(), Source::Manifest)];
-    for (record, source) in sources {
-        let Some(record) = record else { continue };
+    let stored = stored.map(|record| (record, Source::Store as fn(String) -> Source));
+    let carried = manifest.get(key).map(|record| (record.clone(), Source::Manifest as _));
+    for (record, source) in stored.into_iter().chain(carried) {
         let id = record.id();
         match fits(&record.schedule) {
             Ok(()) => return Some((record, source(id))),

@@ -112,3 +112,36 @@ fn many_writers_of_one_key_lose_nothing() {
     assert_eq!(kept.measurements.len(), 32);
     assert_eq!(kept.winner.unwrap().figures.forward_ms, 1.0);
 }
+
+#[test]
+fn the_store_comes_before_the_manifest_and_both_must_fit() {
+    let (_folder, store) = store();
+    let manifest = crate::tuned::Manifest::new([record(512, 1024)]);
+    let key = record(512, 512).key;
+    let find = |store: Option<&Store>, refused: u32| {
+        let fits = |s: &sparsek_codegen::Schedule| match s.chunk == refused {
+            true => Err("it does not fit".to_owned()),
+            false => Ok(()),
+        };
+        let mut warnings = Vec::new();
+        let found = crate::tuned::find(&key, store, &manifest, fits, |w| warnings.push(w));
+        (found.map(|(record, source)| (record.schedule.chunk, source)), warnings)
+    };
+    use crate::tuned::Source;
+    let of_manifest = || Source::Manifest(record(512, 1024).id());
+    assert_eq!(find(Some(&store), 0), (Some((1024, of_manifest())), Vec::new()));
+    store.merge(&entry(512, 2.0, "2026-11-24T00:00:00Z")).unwrap();
+    let of_store = || Source::Store(record(512, 512).id());
+    assert_eq!(find(Some(&store), 0), (Some((512, of_store())), Vec::new()));
+    assert_eq!(find(None, 0).0, Some((1024, of_manifest())));
+    // A schedule outside the block, or too large for the GPU, is none: the next source is asked.
+    let (found, warnings) = find(Some(&store), 512);
+    assert_eq!(found, Some((1024, of_manifest())));
+    assert!(warnings.iter().any(|w| w.contains("it does not fit")), "{warnings:?}");
+    assert_eq!(find(None, 1024).0, None);
+    // A file that cannot be read is said, and none too.
+    fs::write(store.path(&key), "{").unwrap();
+    let (found, warnings) = find(Some(&store), 0);
+    assert_eq!(found, Some((1024, of_manifest())));
+    assert!(warnings.iter().any(|w| w.contains("damaged")), "{warnings:?}");
+}

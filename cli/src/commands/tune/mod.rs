@@ -1,7 +1,7 @@
 //! `sparsek tune`: schedules measured on a GPU, and those that are kept.
 
-mod kept;
-mod run;
+pub(crate) mod kept;
+pub(crate) mod run;
 
 use super::parse_elem;
 use crate::backend::Device;
@@ -71,6 +71,9 @@ struct SearchArgs {
     /// Another integer parameter of the kernel; may be repeated
     #[arg(long, value_name = "NAME=INT", value_parser = super::parse_setting)]
     set: Vec<(String, i64)>,
+    /// An input with a default that calls give; may be repeated
+    #[arg(long, value_name = "INPUT")]
+    with: Vec<String>,
     /// What scores are like: sd:NUMBER, trend:SLOPE:SD or equal
     #[arg(long, value_name = "KIND", default_value = "sd:1")]
     scores: Scores,

@@ -3,6 +3,7 @@
 use super::kept::store;
 use super::{LevelName, SearchArgs};
 use crate::backend::Device;
+use crate::commands::bench::H200_CEILING;
 use crate::commands::failure;
 use crate::failure::{Failure, Outcome};
 use crate::table::Table;
@@ -32,8 +33,9 @@ pub(crate) fn cases(program: &Program, sizes: &Sizes<'_>) -> Result<Vec<Case>, F
     let role = |extent: Option<Extent>, list: Option<&Numbers>, usual: i64| match (extent, list) {
         (_, Some(list)) => list.0.iter().copied().map(Some).collect(),
         (Some(Extent::Param(id)), None) => {
-            let name = program.params.get(id.0 as usize).map_or("", |p| p.name.as_str());
-            vec![(!set.contains_key(name)).then_some(usual)]
+            let Some(param) = program.params.get(id.0 as usize) else { return vec![Some(usual)] };
+            let usual = param.set.nearest(usual).unwrap_or(usual);
+            vec![(!set.contains_key(&param.name)).then_some(usual)]
         }
         (Some(Extent::Literal(_)) | None, None) => vec![None],
     };
@@ -45,6 +47,18 @@ pub(crate) fn cases(program: &Program, sizes: &Sizes<'_>) -> Result<Vec<Case>, F
     let elems = &program.elem.set;
     let usual = elems.iter().copied().find(|e| *e == Elem::Bf16).or(elems.first().copied());
     let elem = sizes.elem.or(usual).unwrap_or(Elem::F32);
+    for name in sizes.with {
+        let optional = program.inputs.iter().filter(|input| input.default.is_some());
+        let names: Vec<&str> = optional.map(|input| input.name.as_str()).collect();
+        if !names.contains(&name.as_str()) {
+            let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return Err(Failure::new(format_args!(
+                "{} has no input `{name}` with a default",
+                program.name
+            ))
+            .help(format_args!("inputs with a default: {known}")));
+        }
+    }
     let mut all = Vec::new();
     for d in dims {
         for k in &ks {
@@ -58,7 +72,8 @@ pub(crate) fn cases(program: &Program, sizes: &Sizes<'_>) -> Result<Vec<Case>, F
                     })?;
                     let (hq, hkv) = sizes.heads;
                     let (kernel, spec, batch) = (kernel.clone(), spec.clone(), sizes.batch);
-                    all.push(Case { kernel, spec, batch, n, hq, hkv });
+                    let with = sizes.with.to_vec();
+                    all.push(Case { kernel, spec, batch, n, hq, hkv, with });
                 }
                 if all.len() > MOST {
                     return Err(Failure::new(format_args!("more than {MOST} keys"))
@@ -80,6 +95,8 @@ pub(crate) struct Sizes<'a> {
     pub(crate) batch: usize,
     pub(crate) elem: Option<Elem>,
     pub(crate) set: &'a [(String, i64)],
+    /// Inputs with a default that calls give.
+    pub(crate) with: &'a [String],
 }
 
 pub(super) fn run(args: &SearchArgs) -> Result<Outcome, Failure> {
@@ -97,6 +114,7 @@ pub(super) fn run(args: &SearchArgs) -> Result<Outcome, Failure> {
         batch: args.batch as usize,
         elem: args.elem,
         set: &args.set,
+        with: &args.with,
     };
     let cases = cases(&target.program, &sizes)?;
     let ordinal = match args.device {
@@ -147,7 +165,11 @@ pub(super) fn run(args: &SearchArgs) -> Result<Outcome, Failure> {
     let machine = gpu.machine();
     if let Some(report) = report {
         let elem = cases.first().map_or(Elem::Bf16, |c| c.spec.elem);
-        let peak = machine.peak(&gpu.target, elem);
+        let measured = gpu.info.name.contains("H200") && elem != Elem::F32;
+        let peak = match measured {
+            true => H200_CEILING * 1e12,
+            false => machine.peak(&gpu.target, elem),
+        };
         let text = report::svg(&done, peak, machine.memory * 1e9)
             .map_err(|_| Failure::new("the picture could not be written as text"))?;
         report.write(|out| out.write_all(text.as_bytes()))?;
