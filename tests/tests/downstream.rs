@@ -177,6 +177,9 @@ fn the_example_runs_with_the_schedule_that_was_tuned_from_its_source() {
     assert!(tuned.contains(&format!("tuned, {id} of the store")), "{tuned}");
     assert!(tuned.contains(&format!("chunk {}\n", record.schedule.chunk)), "{tuned}");
     // The command line finds the same from the source file.
+    let file = "examples/downstream/src/lib.rs";
+    let doctor = sparsek(folder.path(), &["doctor", file, "--gpu", "NVIDIA H200"]);
+    assert!(doctor.contains("AlibiCapped") && doctor.contains(&id), "{id} is not in:\n{doctor}");
     let kernel = "examples/downstream/src/lib.rs::AlibiCapped";
     let flags = "--head-dim 128 --k 512 --window 512 --group 4 --tuned".split(' ');
     let emit: Vec<&str> = ["emit", kernel, "--stage", "plan"]
