@@ -2,7 +2,8 @@
 //!
 //! The kernels around [`SparsekValue`] select keys beside a sliding window and differ in where the gate
 //! goes; the others add sinks, or a slope and a soft cap. Each is a type like any that
-//! [`sparsek::sparsek_kernel!`] makes, to be used as it is or as the text to start one's own from.
+//! [`sparsek::sparsek_kernel!`] makes, to be used as it is or as the text to start one's own from. What they
+//! become on a GPU can be read in [`generated`].
 //!
 //! ```
 //! use sparsek::{Elem, Spec, TensorView};

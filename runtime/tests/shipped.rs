@@ -59,7 +59,7 @@ fn run(device: &Device, file: &Path) {
     #[cfg(target_os = "linux")]
     {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        assert!(maps.contains("libcuda") && !maps.contains("nvrtc"), "NVRTC was loaded");
+        assert!(maps.contains("libcuda") && !maps.contains("libnvrtc"), "NVRTC was loaded");
     }
     println!("ran from images alone");
 }

@@ -62,6 +62,7 @@ fn main() -> ExitCode {
 fn lint() -> Result<(), String> {
     if has("rustfmt") {
         cargo(&["fmt", "--all", "--check"])?;
+        cargo(&["fmt", "--manifest-path", "examples/downstream/Cargo.toml", "--check"])?;
     } else {
         eprintln!("note: rustfmt is not installed; formatting was not checked");
     }

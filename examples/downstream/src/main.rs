@@ -88,8 +88,7 @@ fn run(n: usize) -> Result<(), Failure> {
 fn would_run(n: usize, gpu: &str, capability: &str) -> Result<(), Failure> {
     let wrong = || format!("a compute capability is written as 9.0, not {capability:?}");
     let (major, minor) = capability.split_once('.').ok_or_else(wrong)?;
-    let (major, minor) =
-        (major.parse().map_err(|_| wrong())?, minor.parse().map_err(|_| wrong())?);
+    let (major, minor) = (major.parse().map_err(|_| wrong())?, minor.parse().map_err(|_| wrong())?);
     let target = Target::for_capability(major, minor)
         .ok_or_else(|| format!("no code is generated for compute capability {capability}"))?;
     let group = (QUERY_HEADS / KV_HEADS) as u32;
