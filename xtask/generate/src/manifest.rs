@@ -55,6 +55,7 @@ fn files(kernels: &[Kernel], emitted: &[Emitted], found: &Variants) -> Vec<Strin
     let row = |variant: &&crate::variants::Variant| {
         let mut row = vec![("file", json!(variant.file)), ("module", json!(variant.module.name()))];
         row.extend(point(kernels, &emitted[variant.shown]));
+        row.push(("schedule", emitted[variant.shown].chosen.json()));
         row.push(("instances", json!(variant.instances)));
         row.push(("constants", values(&variant.constants)));
         object(&row)

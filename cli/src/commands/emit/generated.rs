@@ -115,15 +115,17 @@ fn code(args: &EmitArgs, target: &Target) -> Result<Code, Failure> {
     }
     let mut code = kernel.code(&calls, args.target).map_err(failed)?;
     if let Some(gpu) = &args.tuned {
-        code = tuned(code, gpu, args.seq)?;
+        let optional = target.program.inputs.iter().filter(|input| input.default.is_some());
+        let optional: Vec<&str> = optional.map(|input| input.name.as_str()).collect();
+        code = tuned(code, gpu, args.seq, &optional)?;
     }
     let Some(change) = &args.schedule else { return Ok(code) };
     let schedule = change.apply(code.schedule());
     Ok(code.with_schedule(schedule))
 }
 
-/// The code with the schedule that was tuned for a GPU.
-fn tuned(code: Code, gpu: &str, longest: u64) -> Result<Code, Failure> {
+/// The code with the schedule that was tuned for a GPU. `optional` are inputs with a default.
+fn tuned(code: Code, gpu: &str, longest: u64, optional: &[&str]) -> Result<Code, Failure> {
     if !sparsek::tuned::is_on() {
         return Err(Failure::new("SPARSEK_TUNED is off").help("unset it, or leave --tuned out"));
     }
@@ -136,10 +138,14 @@ fn tuned(code: Code, gpu: &str, longest: u64) -> Result<Code, Failure> {
         Source::Model => {
             let message =
                 format!("no schedule of these calls is tuned for {described}, N {longest}");
-            Err(Failure::new(message).help(
-                "tune it with `sparsek tune`; `sparsek tune list` shows what is tuned; without --tuned \
-                 the cost model chooses",
-            ))
+            let given = match optional {
+                [] => String::new(),
+                names => format!("; calls that leave out {} have --without", names.join(", ")),
+            };
+            Err(Failure::new(message).help(format_args!(
+                "tune it with `sparsek tune`; `sparsek tune list` shows what is tuned{given}; without \
+                 --tuned the cost model chooses"
+            )))
         }
         _ => Ok(code),
     }
