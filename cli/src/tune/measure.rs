@@ -125,7 +125,19 @@ impl<'a> Remote<'a> {
             }
             other => {
                 self.process.end();
-                Err(unexpected(other))
+                Err(self.unexpected(other))
+            }
+        }
+    }
+
+    /// An answer to something else means that process and tuner are out of step: it is ended.
+    fn unexpected(&mut self, reply: Reply) -> Trouble {
+        match reply {
+            Reply::Failed(reason) => Trouble::Failed(short(&reason)),
+            Reply::Fault(reason) => Trouble::Fault(short(&reason)),
+            other => {
+                self.process.end();
+                Trouble::Fault(format!("an answer to another question: {other:?}"))
             }
         }
     }
@@ -151,21 +163,13 @@ impl<'a> Remote<'a> {
         let request = Request::Figures(schedules.to_vec());
         match self.send(&request, self.patience * schedules.len().max(1) as u32)? {
             Reply::Figures(all) if all.len() == schedules.len() => Ok(all),
-            other => Err(unexpected(other)),
+            other => Err(self.unexpected(other)),
         }
     }
 
     /// How often the process had to be started.
     pub(crate) fn starts(&self) -> usize {
         self.process.starts
-    }
-}
-
-fn unexpected(reply: Reply) -> Trouble {
-    match reply {
-        Reply::Failed(reason) => Trouble::Failed(short(&reason)),
-        Reply::Fault(reason) => Trouble::Fault(short(&reason)),
-        other => Trouble::Fault(format!("an answer to another question: {other:?}")),
     }
 }
 
@@ -199,7 +203,7 @@ impl Measure for Remote<'_> {
         if !self.expected.contains(&n) {
             match self.send(&Request::Expect(n), SETUP)? {
                 Reply::Right => self.expected.insert(n),
-                other => return Err(unexpected(other)),
+                other => return Err(self.unexpected(other)),
             };
         }
         match self.send(&Request::Check { axis, schedule: *schedule, n }, self.patience)? {
@@ -208,7 +212,7 @@ impl Measure for Remote<'_> {
                 let error = error.unwrap_or(f64::INFINITY);
                 Err(Trouble::Wrong(WrongResult { tensor, error, limit }))
             }
-            other => Err(unexpected(other)),
+            other => Err(self.unexpected(other)),
         }
     }
 
@@ -223,7 +227,7 @@ impl Measure for Remote<'_> {
         let request = Request::Time { axis, schedule: *schedule, calls, cutoff };
         match self.send(&request, self.patience)? {
             Reply::Times(times) => Ok(times),
-            other => Err(unexpected(other)),
+            other => Err(self.unexpected(other)),
         }
     }
 }

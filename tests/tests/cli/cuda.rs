@@ -169,7 +169,7 @@ fn emit_refuses_what_it_cannot_do() {
         let mut command = command(here, &format!("emit sparsek-value --stage plan {SHAPE}"));
         Ran::of(&command.arg("--schedule").arg(text).output().expect("the binary starts"))
     };
-    let plan = schedule("forward: family sm80 q 32 kv 32 warps 2; chunk 256").succeeds().stdout;
+    let plan = schedule("forward: family sm80 q 64 kv 32 warps 2; chunk 256").succeeds().stdout;
     assert!(plan.contains("chunk 256") && plan.contains("kv 32; warps 2"), "{plan}");
     schedule("forward: q 24").fails(2, &["schedule", "16"]);
     schedule("forward: warps 2").fails(2, &["sm90", "four warps", "family sm80"]);

@@ -135,6 +135,12 @@ pub(super) fn run(args: &SearchArgs) -> Result<Outcome, Failure> {
     let gpu = Tuned::open(ordinal)?;
     let manifest = target.manifest()?;
     let store = store()?;
+    // Before anything is measured that could not be kept.
+    std::fs::create_dir_all(store.folder()).map_err(|e| {
+        let folder = store.folder().display();
+        Failure::new(format_args!("{folder} cannot be made, to keep what is measured: {e}"))
+            .help("set SPARSEK_TUNED_DIR to a folder that can be written")
+    })?;
     let stop = stopping()?;
     let start = Instant::now();
     let level = if args.level == LevelName::Full { Level::Full } else { Level::Quick };
