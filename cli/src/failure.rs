@@ -10,6 +10,8 @@ pub(crate) enum Outcome {
     Done,
     /// A check ran and did not hold.
     DoesNotHold,
+    /// The interrupt key ended it early.
+    Interrupted,
 }
 
 impl From<Outcome> for ExitCode {
@@ -17,6 +19,8 @@ impl From<Outcome> for ExitCode {
         match outcome {
             Outcome::Done => ExitCode::SUCCESS,
             Outcome::DoesNotHold => ExitCode::from(1),
+            // 128 and the number of SIGINT, as shells have it.
+            Outcome::Interrupted => ExitCode::from(130),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 a check did not hold, 2 bad usage or bad input. Messages on standard
 //! error say what is wrong, where, and what to do.
 
+mod against_cpu;
 mod backend;
 mod bench;
 mod cases;
@@ -19,6 +20,7 @@ mod table;
 mod target;
 mod tensors;
 mod terminal;
+mod tune;
 mod work;
 
 use clap::{Parser, Subcommand};
@@ -47,6 +49,11 @@ enum Command {
     Plan(commands::plan::PlanArgs),
     /// Time a kernel over sequence lengths
     Bench(commands::bench::BenchArgs),
+    /// Measure schedules on a GPU, and look after those that are kept
+    Tune(Box<commands::tune::TuneArgs>),
+    /// The process of `tune` that uses the GPU
+    #[command(hide = true)]
+    TuneWorker,
     /// Look after the cache of compiled kernels
     Cache(commands::cache::CacheArgs),
     /// Describe this machine as sparsek sees it
@@ -73,6 +80,8 @@ fn main() -> ExitCode {
         Command::Verify(args) => commands::verify::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
+        Command::Tune(args) => commands::tune::run(&args),
+        Command::TuneWorker => tune::serve::run(),
         Command::Cache(args) => commands::cache::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
     };

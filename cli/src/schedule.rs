@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use sparsek::Kernel;
 use sparsek::dsl::ir::{Class, Role};
+use sparsek_codegen::tune::{Machine, Workload};
 use sparsek_codegen::{Family, Given, PassSchedule, Problem, Schedule, Target};
 use std::fmt;
 use std::str::FromStr;
@@ -110,13 +111,14 @@ pub(crate) fn problem(
     Problem { instance, backward: kernel.backward_program(), group, given: given.collect() }
 }
 
-/// The compiler's choice, changed.
+/// The cost model's choice for the usual calls, changed.
 pub(crate) fn choose(
     problem: &Problem<'_>,
     target: &Target,
     change: Option<&Change>,
 ) -> Result<Schedule, Failure> {
-    let chosen = Schedule::choose(problem, target).map_err(Failure::new)?;
+    let (machine, workload) = (Machine::of(target), Workload::default());
+    let chosen = Schedule::choose(problem, target, &machine, &workload).map_err(Failure::new)?;
     Ok(change.map_or(chosen, |change| change.apply(chosen)))
 }
 

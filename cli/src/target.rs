@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use crate::tensors::output::Destination;
 use crate::terminal::{self, Channel, nearest};
 use sparsek::Program;
+use sparsek::tuned::Manifest;
 use sparsek_dsl::diagnostic;
 use sparsek_dsl::parse::{self, Compiled};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ pub(crate) struct Target {
     pub(crate) ast: Option<sparsek_dsl::ast::Kernel>,
     /// The file it was read from.
     file: Option<PathBuf>,
+    /// The tuned schedules that a built-in kernel carries.
+    carried: Option<&'static str>,
 }
 
 /// A Rust file's text and every kernel in it.
@@ -79,7 +82,13 @@ impl SourceFile {
         match (index, program) {
             (Some(i), Some(program)) => {
                 let ast = Some(self.compiled.kernels[i].ast.clone());
-                Ok(Target { name: asked.to_owned(), program, ast, file: Some(path.into()) })
+                Ok(Target {
+                    name: asked.to_owned(),
+                    program,
+                    ast,
+                    file: Some(path.into()),
+                    carried: None,
+                })
             }
             _ if !self.compiled.diagnostics.is_empty() => {
                 self.show_diagnostics();
@@ -117,11 +126,51 @@ impl Target {
         }
     }
 
+    /// The tuned schedules that the kernel carries: of a kernel in a file those of the file that its `tuned`
+    /// attribute names.
+    pub(crate) fn manifest(&self) -> Result<Manifest, Failure> {
+        let tuned = self.ast.as_ref().and_then(|ast| ast.tuned.as_ref());
+        let (text, at) = match (self.carried, tuned, &self.file) {
+            (Some(text), _, _) => (text.to_owned(), self.name.clone()),
+            (None, Some(tuned), Some(file)) => {
+                let path = file.parent().unwrap_or(Path::new("")).join(&tuned.path);
+                let at = path.display().to_string();
+                let text = std::fs::read_to_string(&path).map_err(|e| {
+                    Failure::new(format_args!("cannot read {at}: {e}")).help(format_args!(
+                        "{} says that it carries that file: write it with `sparsek tune export`",
+                        self.name
+                    ))
+                })?;
+                (text, at)
+            }
+            _ => return Ok(Manifest::default()),
+        };
+        Manifest::from_json(&text).map_err(|e| Failure::new(format_args!("{at}: {e}")))
+    }
+
+    /// Every kernel of `FILE.rs`, or the one that [`Target::find`] finds.
+    pub(crate) fn all(asked: &str) -> Result<Vec<Target>, Failure> {
+        if !asked.ends_with(".rs") {
+            return Ok(vec![Target::find(asked)?]);
+        }
+        let names = SourceFile::read(asked)?.names();
+        match names.as_slice() {
+            [] | [_] => Ok(vec![Target::find(asked)?]),
+            names => names.iter().map(|name| Target::find(&format!("{asked}::{name}"))).collect(),
+        }
+    }
+
     /// Finds `FILE.rs`, `FILE.rs::Kernel` or a built-in kernel.
     pub(crate) fn find(asked: &str) -> Result<Target, Failure> {
         if let Some(builtin) = sparsek_kernels::builtin(asked) {
             let program = builtin.program().map_err(Failure::new)?;
-            return Ok(Target { name: asked.to_owned(), program, ast: None, file: None });
+            return Ok(Target {
+                name: asked.to_owned(),
+                program,
+                ast: None,
+                file: None,
+                carried: builtin.manifest,
+            });
         }
         let (path, kernel) = match (asked.find(".rs::"), asked.rsplit_once("::")) {
             (Some(dot), _) => (&asked[..dot + 3], Some(&asked[dot + 5..])),

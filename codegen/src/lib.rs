@@ -5,8 +5,11 @@
 //! that the templates of one of them print, and the [`Interface`] by which it is launched.
 
 mod interface;
+mod problem;
 mod schedule;
 mod target;
+pub mod tune;
+mod version;
 
 #[cfg(feature = "emit")]
 mod emit;
@@ -16,14 +19,14 @@ mod error;
 mod lower;
 #[cfg(feature = "emit")]
 mod plan;
-#[cfg(feature = "emit")]
-mod problem;
 
 pub use interface::{
     Axis, Buffer, Factor, Interface, Keep, Launch, Parameter, Product, Scalar, Sizes,
 };
+pub use problem::{Given, Problem};
 pub use schedule::{PassSchedule, Schedule};
 pub use target::{Family, Target};
+pub use version::version;
 
 #[cfg(feature = "emit")]
 pub use emit::CudaSource;
@@ -31,5 +34,3 @@ pub use emit::CudaSource;
 pub use error::Error;
 #[cfg(feature = "emit")]
 pub use plan::{KernelPlan, Module};
-#[cfg(feature = "emit")]
-pub use problem::{Given, Problem};

@@ -4,6 +4,7 @@ use sparsek::sparsek_kernel;
 
 sparsek_kernel! {
     /// SPARSEK attention with a sliding window and four sinks; the soft gate multiplies the values.
+    #[tuned("../tuned.json")]
     pub kernel SparsekValueSinks<E in [bf16, f16, f32], D in multiples_of(16) up to 256, K in 1..=4096, W in 0..=8192>(
         q: Query<E, D>, k: Key<E, D>, v: Key<E, D>, u: PerKey,
     ) -> Output<E, D> {
@@ -18,6 +19,7 @@ sparsek_kernel! {
 sparsek_kernel! {
     /// SPARSEK attention with a sliding window, a slope for each head (ALiBi) and logits capped
     /// softly at 5; the soft gate multiplies the values.
+    #[tuned("../tuned.json")]
     pub kernel SparsekSlopeSoftcap<E in [bf16, f16, f32], D in multiples_of(16) up to 256, K in 1..=4096, W in 0..=8192>(
         q: Query<E, D>, k: Key<E, D>, v: Key<E, D>, u: PerKey,
         slope: PerHead,

@@ -201,6 +201,15 @@ fn kernel_struct(
         true => doc_attributes(&[format!("Attention kernel `{}`.", kernel.name.text)]),
         false => doc_attributes(&kernel.docs),
     };
+    let tuned = kernel.tuned.as_ref().map(|tuned| &tuned.literal);
+    let (manifest, with_manifest) = match tuned {
+        // The compiler reads the file again when it changes.
+        Some(path) => (
+            quote! { ::core::option::Option::Some(::core::include_str!(#path)) },
+            quote! { .with_manifest(Self::MANIFEST.unwrap_or_default())? },
+        ),
+        None => (quote! { ::core::option::Option::None }, TokenStream::new()),
+    };
     quote! {
         #docs
         #[derive(::core::clone::Clone, ::core::fmt::Debug)]
@@ -213,6 +222,9 @@ fn kernel_struct(
             /// The typed program in its serialised form, with format version.
             pub const PROGRAM: &'static str = #json;
 
+            /// The tuned schedules that the kernel carries: the file that its `tuned` attribute names.
+            pub const MANIFEST: ::core::option::Option<&'static str> = #manifest;
+
             /// The typed program.
             pub fn program()
             -> ::core::result::Result<::sparsek::dsl::ir::Program, ::sparsek::Error> {
@@ -221,12 +233,14 @@ fn kernel_struct(
 
             /// An instance for one element type, head dimension and set of integer parameters.
             ///
-            /// Fails when a parameter is missing or outside its set.
+            /// Fails when a parameter is missing or outside its set, and when the kernel carries a
+            /// manifest of tuned schedules that cannot be read.
             pub fn new(
                 spec: ::sparsek::Spec,
             ) -> ::core::result::Result<Self, ::sparsek::Error> {
                 ::core::result::Result::Ok(Self {
-                    kernel: ::sparsek::Kernel::from_program(&Self::program()?, &spec)?,
+                    kernel: ::sparsek::Kernel::from_program(&Self::program()?, &spec)?
+                        #with_manifest,
                 })
             }
 

@@ -12,8 +12,9 @@ use sparsek_dsl::parse::compile_tokens;
 /// For a kernel `Name` this defines
 ///
 /// * `Name`, one instance of the kernel, with `Name::new(Spec)`, `forward`, `backward`, the same
-///   with options (`forward_with`, `backward_with`), `kernel()`, and `Name::PROGRAM` and
-///   `Name::program()`, the typed program that it runs;
+///   with options (`forward_with`, `backward_with`), `kernel()`, `Name::PROGRAM` and
+///   `Name::program()`, the typed program that it runs, and `Name::MANIFEST`, the tuned schedules
+///   of the file that `#[tuned("file.json")]` on the kernel names;
 /// * `NameInputs<T>`, a struct with one field for each input, an `Option` where the input has a
 ///   default; `T` is the type of tensors, of the host or of a GPU;
 /// * `NameCuda`, what `Name::cuda(&Device)` gives: the same calls on a GPU.

@@ -14,6 +14,14 @@ pub enum Error {
     /// The embedded program could not be read.
     #[error(transparent)]
     Program(#[from] sparsek_dsl::ir::LoadError),
+    /// The manifest of tuned schedules that a kernel carries could not be read.
+    #[error("kernel {kernel}: {source}")]
+    Manifest {
+        /// Kernel.
+        kernel: String,
+        /// What is wrong.
+        source: crate::tuned::ManifestError,
+    },
     /// The program breaks a rule of well-formed programs.
     #[error("kernel {kernel} is not well formed: {rule}")]
     IllFormed {

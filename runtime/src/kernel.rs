@@ -2,6 +2,7 @@
 
 use crate::bind::{Bound, Sequences};
 use crate::cpu::{Backward, ForwardPass};
+use crate::tuned::Manifest;
 use crate::{Error, Tensor, TensorView};
 use sparsek_dsl::backward;
 use sparsek_dsl::ir::{Direction, Instance, Program, Spec, check};
@@ -13,6 +14,8 @@ use std::sync::Arc;
 pub struct Kernel {
     pub(crate) instance: Arc<Instance>,
     pub(crate) backward: Arc<Program>,
+    /// Tuned schedules that the kernel carries.
+    pub(crate) manifest: Arc<Manifest>,
     forward_pass: ForwardPass,
 }
 
@@ -152,7 +155,25 @@ impl Kernel {
             return Err(Error::IllFormed { kernel: program.name.clone(), rule });
         }
         let forward_pass = ForwardPass::compile(&instance)?;
-        Ok(Kernel { instance: Arc::new(instance), backward: Arc::new(backward), forward_pass })
+        let (instance, backward) = (Arc::new(instance), Arc::new(backward));
+        Ok(Kernel { instance, backward, manifest: Arc::default(), forward_pass })
+    }
+
+    /// The same kernel with tuned schedules of its own: the text of a file that `sparsek tune export`
+    /// wrote. Records of other kernels, GPUs or releases are of no effect.
+    ///
+    /// # Errors
+    /// Text that is no manifest, or one of another version.
+    pub fn with_manifest(self, json: &str) -> Result<Kernel, Error> {
+        let kernel = || self.instance.program.name.clone();
+        let read = Manifest::from_json(json);
+        let read = read.map_err(|source| Error::Manifest { kernel: kernel(), source })?;
+        Ok(Kernel { manifest: Arc::new(read), ..self })
+    }
+
+    /// The tuned schedules that the kernel carries.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
     }
 
     /// The program with its parameters put in.

@@ -50,8 +50,11 @@ pub mod cuda;
 mod error;
 mod kernel;
 mod tensor;
+pub mod tuned;
 
 pub use error::Error;
+/// Elements of f16 and bf16 tensors.
+pub use half;
 pub use kernel::{Forward, Gradients, Inputs, Kernel, NamedTensors, Options};
 pub use sparsek_codegen as codegen;
 pub use sparsek_dsl as dsl;

@@ -14,11 +14,22 @@ Tasks:
   test    formatting, lints, documentation, then every test and doc test of every package
   lint    formatting, lints and documentation only
   nvrtc   fetches NVRTC and its headers into target/nvrtc, for machines without CUDA
+  generate
+          rewrites the CUDA C of the built-in kernels and its manifest in kernels-generated
+  generate --check
+          fails when they are not what is generated now, as `test` does too
+  update  `generate`, then accepts the snapshots of generated code as they are now: for a deliberate
+          change of the compiler, to be looked at with git diff
   help    this text
 
-Example:
+Examples:
   cargo xtask test
+  cargo xtask generate
 ";
+
+/// What programs depend on that ship compiled modules.
+const WITHOUT_COMPILER: &[&str] =
+    &["--package", "sparsek", "--package", "sparsek-kernels", "--no-default-features"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -27,6 +38,9 @@ fn main() -> ExitCode {
         ["test"] => lint().and_then(|()| test()),
         ["lint"] => lint(),
         ["nvrtc"] => nvrtc::fetch(&target()).map(|at| println!("{}", at.display())),
+        ["generate"] => generate(&[]),
+        ["generate", "--check"] => generate(&["--check"]),
+        ["update"] => update(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
@@ -48,11 +62,16 @@ fn main() -> ExitCode {
 fn lint() -> Result<(), String> {
     if has("rustfmt") {
         cargo(&["fmt", "--all", "--check"])?;
+        cargo(&["fmt", "--manifest-path", "examples/downstream/Cargo.toml", "--check"])?;
     } else {
         eprintln!("note: rustfmt is not installed; formatting was not checked");
     }
     if has("clippy") {
         cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+        // Programs that ship compiled modules leave the compiler out.
+        cargo(
+            &[&["clippy"], WITHOUT_COMPILER, &["--all-targets", "--", "-D", "warnings"]].concat(),
+        )?;
     } else {
         eprintln!("note: clippy is not installed; lints were not checked");
     }
@@ -62,9 +81,38 @@ fn lint() -> Result<(), String> {
 fn test() -> Result<(), String> {
     // Generated code is compiled by the tests; without NVRTC they would have nothing to say.
     nvrtc::fetch(&target())?;
+    // The same for a toolchain without clippy.
+    cargo(&[&["build"], WITHOUT_COMPILER].concat())?;
     // The command-line tests run the binary; it is built before they start.
     cargo(&["build", "--package", "sparsek-cli"])?;
     cargo(&["test", "--workspace"])
+}
+
+/// A program of its own, so that this one is built in a second: it needs the compiler.
+fn generate(args: &[&str]) -> Result<(), String> {
+    let all = [&["run", "--quiet", "--package", "sparsek-generate", "--"], args].concat();
+    let status = command(&all).status().map_err(|e| format!("cargo did not start: {e}"))?;
+    // The program itself says what is wrong.
+    if status.success() { Ok(()) } else { Err(format!("the generator ended with {status}")) }
+}
+
+/// Generated files and snapshots of generated code as they are now. Everything else has snapshots that a
+/// change of the compiler's back half does not touch: `cargo insta review` is for those.
+fn update() -> Result<(), String> {
+    generate(&[])?;
+    let tests = ["--package", "sparsek-tests", "--test"];
+    for test in [&["stages"][..], &["cuda", "snapshots"], &["downstream", "example"]] {
+        let all = [&["test", "--quiet"], &tests[..], test].concat();
+        let shown = format!("cargo {}", all.join(" "));
+        eprintln!("running {shown}");
+        let mut command = command(&all);
+        command.env("INSTA_UPDATE", "always").env("SPARSEK_UPDATE_SNAPSHOTS", "1");
+        let status = command.status().map_err(|e| format!("{shown} did not start: {e}"))?;
+        if !status.success() {
+            return Err(format!("{shown} failed ({status})"));
+        }
+    }
+    Ok(())
 }
 
 fn root() -> &'static Path {

@@ -136,6 +136,17 @@ pub(crate) fn only_scores(
 
 /// Inputs of a call; one with a default keeps it.
 pub(crate) fn inputs(instance: &Instance, sizes: &Sizes, kind: Scores, seed: u64) -> Loaded {
+    inputs_with(instance, sizes, kind, seed, &[])
+}
+
+/// The same with inputs that have a default.
+pub(crate) fn inputs_with(
+    instance: &Instance,
+    sizes: &Sizes,
+    kind: Scores,
+    seed: u64,
+    with: &[String],
+) -> Loaded {
     let &Sizes { batch, n, hq, hkv } = sizes;
     let (elem, d) = (instance.elem, instance.d);
     let tensor = |at: usize, input: &Input| {
@@ -150,7 +161,7 @@ pub(crate) fn inputs(instance: &Instance, sizes: &Sizes, kind: Scores, seed: u64
         }
     };
     let given = instance.program.inputs.iter().enumerate();
-    let given = given.filter(|(_, input)| input.default.is_none());
+    let given = given.filter(|(_, input)| input.default.is_none() || with.contains(&input.name));
     let tensors = given.map(|(at, input)| (input.name.clone(), tensor(at, input))).collect();
     let d_o = vectors(elem, [batch, n, hq, d], seed.wrapping_add(0x5eed));
     Loaded::new(tensors, Some(d_o), None)

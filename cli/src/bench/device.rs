@@ -1,25 +1,17 @@
 //! Times on a GPU, by events on its stream.
 
+use super::sets::{Set, driver, failed, least_bytes, mark, sets_that_take_turns};
 use super::{Row, Settings, Spread, data};
 use crate::commands::failure;
 use crate::cuda_inputs;
 use crate::failure::Failure;
 use crate::schedule::{self, Change};
-use crate::tensors::file::HostTensor;
-use crate::tensors::inputs::Loaded;
 use crate::terminal::note;
 use crate::work::{self, Work};
-use cudarc::driver::{CudaEvent, DriverError, sys::CUevent_flags};
 use sparsek::dsl::ir::Instance;
 use sparsek::{Kernel, cuda};
 use sparsek_codegen::Schedule;
 use std::collections::BTreeMap;
-
-/// Bytes of inputs beyond which they do not stay in the cache from call to call.
-const CACHED: usize = 192 << 20;
-
-/// Most sets of inputs that take turns.
-const MOST_SETS: usize = 8;
 
 /// Bytes of one copy when the rate of copies is measured.
 const COPIED: usize = 1 << 30;
@@ -27,76 +19,14 @@ const COPIED: usize = 1 << 30;
 /// Calls whose launches are timed one by one.
 const PROFILED: usize = 5;
 
-/// Bytes that a forward and a backward read and write at least: every tensor once.
-pub(crate) fn least_bytes(sizes: &data::Sizes, instance: &Instance) -> (f64, f64) {
-    let positions = (sizes.batch * sizes.n) as f64;
-    let width = instance.elem.bytes() as f64 * instance.d as f64;
-    let (q, kv) = (positions * sizes.hq as f64 * width, positions * sizes.hkv as f64 * width);
-    let rows = positions * 4.0 * (sizes.hq + 3 * sizes.hkv) as f64;
-    // q k v → o; q k v o d_o → d_q d_k d_v.
-    (2.0 * q + 2.0 * kv + rows, 4.0 * q + 4.0 * kv + rows)
-}
-
-/// One set of inputs on the device.
-struct Set {
-    tensors: Vec<(String, cuda::OwnedTensor)>,
-    /// Where there is a backward.
-    d_o: Option<cuda::OwnedTensor>,
-}
-
-impl Set {
-    fn upload(
-        device: &cuda::Device,
-        loaded: &Loaded,
-        backward: bool,
-    ) -> Result<Set, sparsek::Error> {
-        let up = |tensor: &HostTensor| device.upload(&tensor.view()?);
-        let tensors = loaded.tensors().map(|(name, t)| Ok((name.to_owned(), up(t)?)));
-        let tensors: Result<Vec<_>, sparsek::Error> = tensors.collect();
-        let d_o = loaded.d_o.as_ref().filter(|_| backward).map(up).transpose()?;
-        Ok(Set { tensors: tensors?, d_o })
-    }
-
-    fn replace(
-        &mut self,
-        device: &cuda::Device,
-        name: &str,
-        with: &HostTensor,
-    ) -> Result<(), sparsek::Error> {
-        let with = device.upload(&with.view()?)?;
-        if let Some((_, tensor)) = self.tensors.iter_mut().find(|(of, _)| of == name) {
-            *tensor = with;
-        }
-        Ok(())
-    }
-
-    fn inputs(&self) -> cuda::Inputs<'_> {
-        let empty = cuda::Inputs::new();
-        self.tensors.iter().fold(empty, |inputs, (name, t)| inputs.with(name, t.view()))
-    }
-}
-
-fn driver(error: DriverError) -> Failure {
-    Failure::new(format_args!("the CUDA driver failed while timing: {error}"))
-}
-
-fn failed(error: sparsek::Error) -> Failure {
-    failure(error, None)
-}
-
-fn mark(device: &cuda::Device) -> Result<CudaEvent, Failure> {
-    let event = device.stream().record_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
-    event.map_err(driver)
-}
-
 /// A kernel on a GPU, compiled with every schedule that is timed.
 pub(crate) struct Bench<'a> {
     device: &'a cuda::Device,
     instance: &'a Instance,
     kernel: cuda::Kernel,
     settings: &'a Settings,
-    /// What was changed, and the schedule.
-    schedules: Vec<(String, Schedule)>,
+    /// What was changed, and the schedule; that of calls which say none, where nothing was changed.
+    schedules: Vec<(String, Option<Schedule>)>,
 }
 
 impl<'a> Bench<'a> {
@@ -118,13 +48,19 @@ impl<'a> Bench<'a> {
         let target = device.target();
         let mut wanted = Vec::new();
         for change in changes {
-            wanted.push((change.to_string(), schedule::choose(&problem, &target, Some(change))?));
+            let changed = match *change == Change::default() {
+                true => None,
+                false => Some(schedule::choose(&problem, &target, Some(change))?),
+            };
+            wanted.push((change.to_string(), changed));
         }
         let on_gpu = kernel.cuda(device);
         // What is compiled depends on the heads and not on the length.
         let small = data::Sizes { batch: 1, n: 16, ..settings.sizes(16) };
         let shapes = cuda_inputs::shapes(&data::inputs(instance, &small, data::Scores::Equal, 1));
-        let compile = |schedule: Schedule| -> Result<(), sparsek::Error> {
+        let compile = |schedule: Option<Schedule>| -> Result<(), sparsek::Error> {
+            // That of calls depends on their length: it is compiled by the first of them.
+            let Some(schedule) = schedule else { return Ok(()) };
             let prepared = on_gpu.prepare(&shapes, None, Some(schedule))?;
             if settings.backward {
                 prepared.backward(None, None)?;
@@ -164,7 +100,7 @@ impl<'a> Bench<'a> {
         let Bench { device, instance, settings, .. } = self;
         let sizes = settings.sizes(n);
         let bytes = least_bytes(&sizes, instance);
-        let count = (CACHED as f64 / bytes.0).ceil().clamp(1.0, MOST_SETS as f64) as usize;
+        let count = sets_that_take_turns(bytes.0);
         let mut sets: Vec<Set> = Vec::with_capacity(count);
         let mut rows = Vec::new();
         for (at, scores) in settings.scores.iter().enumerate() {
@@ -201,11 +137,15 @@ impl<'a> Bench<'a> {
         sets: &[Set],
         scores: data::Scores,
         change: &str,
-        schedule: Schedule,
+        schedule: Option<Schedule>,
     ) -> Result<Row, Failure> {
-        let options = cuda::Options { schedule: Some(schedule), ..cuda::Options::default() };
+        let options = cuda::Options { schedule, ..cuda::Options::default() };
         let Some(first) = sets.first() else { return Err(Failure::new("there are no inputs")) };
-        let expiry = self.call(first, &options).map_err(failed)?.expiry().download();
+        let call = self.call(first, &options).map_err(failed)?;
+        let source = call.schedule_source().to_string();
+        let in_words = format!("{}; {source}", call.schedule().to_string().replace('\n', "; "));
+        let expiry = call.expiry().download();
+        drop(call);
         let pairs = work::seen_pairs(&expiry.map_err(failed)?, self.instance.sinks, None);
         let (forwards, backwards) = self.back_to_back(sets, &options)?;
         let (plan, launches) = self.profile(sets, schedule)?;
@@ -214,7 +154,7 @@ impl<'a> Bench<'a> {
             n: sizes.n,
             scores: scores.to_string(),
             change: change.to_owned(),
-            schedule: schedule.to_string().replace('\n', "; "),
+            schedule: in_words,
             seen: pairs as f64 / positions as f64,
             work: Work::new(pairs, sizes.hq / sizes.hkv, self.instance.d),
             bytes: least_bytes(sizes, self.instance),
@@ -267,17 +207,14 @@ impl<'a> Bench<'a> {
     fn profile(
         &self,
         sets: &[Set],
-        schedule: Schedule,
+        schedule: Option<Schedule>,
     ) -> Result<(Vec<f64>, Vec<(String, String, f64)>), Failure> {
         let mut plans = Vec::new();
         let mut entries: BTreeMap<usize, (String, String, Vec<f64>)> = BTreeMap::new();
         for set in sets.iter().cycle().take(PROFILED) {
             let profile = cuda::Profile::new();
-            let options = cuda::Options {
-                schedule: Some(schedule),
-                profile: Some(&profile),
-                ..cuda::Options::default()
-            };
+            let options =
+                cuda::Options { schedule, profile: Some(&profile), ..cuda::Options::default() };
             self.call(set, &options).map_err(failed)?;
             let timings = profile.take().map_err(failed)?;
             let plan = timings.iter().filter(|t| t.module == cuda::Module::Plan);

@@ -53,7 +53,7 @@ fn row(
         schedule: String::new(),
         seen: pairs as f64 / positions as f64,
         work: Work::new(pairs, sizes.hq / sizes.hkv, instance.d),
-        bytes: super::device::least_bytes(&sizes, instance),
+        bytes: super::sets::least_bytes(&sizes, instance),
         plan: None,
         forward: Spread::of(forwards).ok_or_else(|| Failure::new("nothing was repeated"))?,
         backward: Spread::of(backwards).filter(|_| settings.backward),

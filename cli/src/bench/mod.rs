@@ -6,6 +6,7 @@ pub(crate) mod device;
 pub(crate) mod first_call;
 pub(crate) mod host;
 pub(crate) mod report;
+pub(crate) mod sets;
 
 use crate::schedule::Change;
 use crate::work::Work;

@@ -16,7 +16,7 @@ use sparsek::{Elem, Kernel};
 use std::path::PathBuf;
 
 /// Products of bf16 or f16 matrices a second on one H200, measured with cuBLAS.
-const H200_CEILING: f64 = 784.0;
+pub(crate) const H200_CEILING: f64 = 784.0;
 
 /// Arguments of `sparsek bench`.
 #[derive(Args, Debug)]
@@ -90,7 +90,8 @@ pub(crate) struct BenchArgs {
     parameters: Parameters,
 }
 
-fn parse_heads(text: &str) -> Result<(usize, usize), String> {
+/// `32/8`
+pub(crate) fn parse_heads(text: &str) -> Result<(usize, usize), String> {
     let wrong = || "write it as 32/8: query heads, a multiple of the key-value heads".to_owned();
     let (hq, hkv) = text.split_once('/').ok_or_else(wrong)?;
     match (hq.trim().parse(), hkv.trim().parse()) {

@@ -13,11 +13,23 @@ use std::fs;
 #[command(after_help = "\
 Nothing is changed: the driver and NVRTC are loaded and asked what they are, as a run would.
 
-Example:
-  sparsek doctor")]
-pub(crate) struct DoctorArgs {}
+With kernels it says which of their keys (an element type, D, k, window, group, length and GPU) run on a
+tuned schedule, of the store or of the manifest that the kernel carries, and which on the cost model's
+guess: every tuned key of the kernel, or every combination of the lists.
 
-pub(crate) fn run(_: &DoctorArgs) -> Result<Outcome, Failure> {
+Examples:
+  sparsek doctor
+  sparsek doctor src/attention.rs
+  sparsek doctor sparsek-value --head-dim 64,128 --k 128..1024 --window 512 --gpu 'NVIDIA H200'")]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    kernels: super::doctor_kernels::KernelArgs,
+}
+
+pub(crate) fn run(args: &DoctorArgs) -> Result<Outcome, Failure> {
+    if let Some(kernel) = &args.kernels.kernel {
+        return super::doctor_kernels::run(kernel, &args.kernels);
+    }
     let mut out = String::new();
     let mut line = |name: &str, text: String| out.push_str(&format!("{name:<9}{text}\n"));
     line("sparsek", format!("{}, CPU and CUDA backends", env!("CARGO_PKG_VERSION")));
@@ -33,6 +45,7 @@ pub(crate) fn run(_: &DoctorArgs) -> Result<Outcome, Failure> {
     }
     line("NVRTC", nvrtc());
     line("cache", cache());
+    line("tuned", tuned());
     Channel::Stdout.write(&out)?;
     Ok(Outcome::Done)
 }
@@ -82,6 +95,26 @@ fn nvrtc() -> String {
             format!("{}, {}, {headers}", nvrtc.version(), nvrtc.path().display())
         }
         Err(reason) => reason.to_string(),
+    }
+}
+
+/// Where tuned schedules are kept, and how many there are.
+fn tuned() -> String {
+    let Some((folder, chosen_by)) = sparsek::tuned::folder() else {
+        return "no place for schedules: set SPARSEK_TUNED_DIR".to_owned();
+    };
+    let at = format!("{} (from {chosen_by})", folder.display());
+    if !sparsek::tuned::is_on() {
+        return format!("{at}, not used: SPARSEK_TUNED is off");
+    }
+    match sparsek::tuned::Store::new(&folder).list() {
+        Err(e) => format!("{at}, cannot be read: {e}"),
+        Ok(all) => {
+            let broken = all.iter().filter(|(_, entry)| entry.is_err()).count();
+            let broken =
+                if broken > 0 { format!(", {broken} cannot be read") } else { String::new() };
+            format!("{at}: {} keys{broken}", all.len())
+        }
     }
 }
 

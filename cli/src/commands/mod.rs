@@ -4,9 +4,11 @@ pub(crate) mod bench;
 pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod doctor;
+mod doctor_kernels;
 pub(crate) mod emit;
 pub(crate) mod plan;
 pub(crate) mod run;
+pub(crate) mod tune;
 pub(crate) mod verify;
 
 use crate::failure::Failure;

@@ -4,21 +4,20 @@
 //! * [`module`] declares constants, parameters and the structs of rows, columns and uniform values;
 //! * [`topk`] holds the plan, the lists and the threshold's gradient, [`selection`] the plan module;
 //! * [`matmul`] holds the sweeps' shapes and needs, [`forward`] and [`backward`] their modules,
-//!   [`reduce`] and [`small`] the sums; [`choose`] picks a schedule;
+//!   [`reduce`] and [`small`] the sums;
 //! * [`warpgroups`] holds the needs of sweeps whose warpgroups load or compute.
 
 mod backward;
-mod choose;
 mod elementwise;
 mod forward;
-mod matmul;
+pub(crate) mod matmul;
 mod module;
 mod names;
 mod reduce;
 mod selection;
 mod small;
 mod topk;
-mod warpgroups;
+pub(crate) mod warpgroups;
 
 use crate::{Error, KernelPlan, Module, Problem, Schedule, Target};
 

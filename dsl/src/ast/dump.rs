@@ -14,6 +14,9 @@ impl Kernel {
         for doc in &self.docs {
             line(1, format!("doc {doc}").trim_end());
         }
+        if let Some(tuned) = &self.tuned {
+            line(1, &format!("tuned {:?}", tuned.path));
+        }
         for param in &self.params {
             line(1, &format!("param {param}"));
         }

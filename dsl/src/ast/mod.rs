@@ -11,7 +11,7 @@ pub use expr::{Expr, ExprKind, Operator};
 
 use crate::Span;
 use crate::ir::{KnobName, Pass};
-use proc_macro2::TokenStream;
+use proc_macro2::{Literal, TokenStream};
 
 /// A name and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Int {
 pub struct Kernel {
     /// Documentation lines without the slashes and the blank after them.
     pub docs: Vec<String>,
+    /// The file of tuned schedules that it carries.
+    pub tuned: Option<Tuned>,
     /// `pub`, `pub(crate)`, … as written; empty for a private kernel.
     pub visibility: TokenStream,
     /// Its name.
@@ -55,6 +57,17 @@ pub struct Kernel {
     /// Whether every part of the kernel could be read. When one could not, rules about what a
     /// kernel lacks are not applied to it.
     pub complete: bool,
+}
+
+/// `#[tuned("file.json")]`
+#[derive(Clone, Debug)]
+pub struct Tuned {
+    /// The file, beside the one that the kernel is declared in.
+    pub path: String,
+    /// The literal as written: `include_str!` finds the file from where it stands.
+    pub literal: Literal,
+    /// Where the literal stands.
+    pub span: Span,
 }
 
 /// A specialisation parameter.

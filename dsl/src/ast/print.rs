@@ -16,6 +16,9 @@ impl Display for Kernel {
         for line in &self.docs {
             writeln!(f, "///{}{line}", if line.is_empty() { "" } else { " " })?;
         }
+        if let Some(tuned) = &self.tuned {
+            writeln!(f, "#[tuned({:?})]", tuned.path)?;
+        }
         if !self.visibility.is_empty() {
             write!(f, "{} ", self.visibility)?;
         }

@@ -3,9 +3,9 @@
 use super::Reader;
 use super::cursor::{Cursor, first_span, split, trees};
 use crate::Span;
-use crate::ast::{Input, Int, Kernel, Param, TypeArg, TypeExpr};
+use crate::ast::{Input, Int, Kernel, Param, Tuned, TypeArg, TypeExpr};
 use crate::diagnostic::{Code, Diagnostic};
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Literal, TokenStream, TokenTree};
 
 /// What could not be read, after it was reported.
 pub(crate) struct Unreadable;
@@ -31,7 +31,7 @@ impl Reader {
 
     fn kernel(&mut self, cursor: &mut Cursor<'_>) -> Read<Kernel> {
         let before = self.diagnostics.len();
-        let docs = self.docs(cursor);
+        let (docs, tuned) = self.attributes(cursor, Place::Kernel);
         let visibility = visibility(cursor);
         if cursor.keyword("kernel").is_none() {
             let error = self.expected("`kernel`", cursor).help(FORM);
@@ -44,6 +44,7 @@ impl Reader {
         let name = self.name(name);
         let mut kernel = Kernel {
             docs,
+            tuned,
             visibility,
             name,
             params: Vec::new(),
@@ -98,26 +99,38 @@ impl Reader {
         Err(Unreadable)
     }
 
-    /// Documentation comments; other attributes are reported.
-    fn docs(&mut self, cursor: &mut Cursor<'_>) -> Vec<String> {
-        let mut docs = Vec::new();
+    /// Documentation comments, and on a kernel the file of its tuned schedules; other attributes are
+    /// reported.
+    fn attributes(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        place: Place,
+    ) -> (Vec<String>, Option<Tuned>) {
+        let (mut docs, mut tuned) = (Vec::new(), None);
         while cursor.peek_punct('#') {
             let hash = cursor.span();
             cursor.next();
             let Some(attribute) = cursor.group(Delimiter::Bracket) else { continue };
-            match doc_line(attribute.stream()) {
-                Some(text) => docs.extend(text.lines().map(|l| strip_blank(l).to_owned())),
-                None => {
-                    let span = self.spans.add_range(hash, attribute.span_close());
-                    self.report(
-                        Diagnostic::new(Code::NotInLanguage, span, "an attribute on a kernel")
-                            .label("only documentation comments can stand here")
-                            .help("put attributes on the invocation, or remove this one"),
-                    );
+            if let Some(text) = doc_line(attribute.stream()) {
+                docs.extend(text.lines().map(|l| strip_blank(l).to_owned()));
+                continue;
+            }
+            let span = self.spans.add_range(hash, attribute.span_close());
+            let of_kernel = (place == Place::Kernel).then(|| tuned_file(attribute.stream()));
+            match of_kernel.flatten() {
+                Some(_) if tuned.is_some() => self.report(
+                    Diagnostic::new(Code::DuplicateName, span, "two files of tuned schedules")
+                        .label("the second")
+                        .help("`sparsek tune export` writes several kernels into one file"),
+                ),
+                Some((path, literal)) => {
+                    let span = self.spans.add(literal.span());
+                    tuned = Some(Tuned { path, literal, span });
                 }
+                None => self.report(place.refuses(span)),
             }
         }
-        docs
+        (docs, tuned)
     }
 
     fn params(&mut self, kernel: &mut Kernel, cursor: &mut Cursor<'_>) -> Read<()> {
@@ -151,7 +164,7 @@ impl Reader {
     }
 
     fn input(&mut self, mut piece: Cursor<'_>) -> Read<Input> {
-        let docs = self.docs(&mut piece);
+        let (docs, _) = self.attributes(&mut piece, Place::Input);
         let Some(name) = piece.ident() else {
             let error = self
                 .expected("an input such as `bias: PerKey`", &piece)
@@ -254,6 +267,47 @@ impl Reader {
             );
             1
         }))
+    }
+}
+
+/// What an attribute stands on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Kernel,
+    Input,
+}
+
+impl Place {
+    /// The report of an attribute that cannot stand there.
+    fn refuses(self, span: Span) -> Diagnostic {
+        let (message, label) = match self {
+            Place::Kernel => (
+                "an attribute on a kernel",
+                "only documentation comments and `#[tuned(\"file.json\")]` can stand here",
+            ),
+            Place::Input => {
+                ("an attribute on an input", "only documentation comments can stand here")
+            }
+        };
+        Diagnostic::new(Code::NotInLanguage, span, message)
+            .label(label)
+            .help("put attributes on the invocation, or remove this one")
+    }
+}
+
+/// The path of `tuned("path")`, and its literal.
+fn tuned_file(attribute: TokenStream) -> Option<(String, Literal)> {
+    let trees = trees(attribute);
+    let mut cursor = Cursor::new(&trees, proc_macro2::Span::call_site());
+    cursor.keyword("tuned")?;
+    let inside = cursor.group(Delimiter::Parenthesis)?;
+    let mut inside = inside.stream().into_iter();
+    match (inside.next()?, inside.next(), cursor.at_end()) {
+        (TokenTree::Literal(literal), None, true) => {
+            let path = syn::parse_str::<syn::LitStr>(&literal.to_string()).ok()?;
+            Some((path.value(), literal))
+        }
+        _ => None,
     }
 }
 

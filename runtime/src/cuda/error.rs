@@ -189,7 +189,8 @@ pub enum Error {
     /// No compiled code for this call, and none can be made.
     #[error(
         "there is no compiled {module} module of kernel {kernel} for {target} that fits this call \
-         ({wanted}); add one with `cuda::Kernel::add_image`, or build with the feature `jit`"
+         ({wanted}); make one with `sparsek emit KERNEL --image` and add it with \
+         `cuda::Kernel::add_image`, or build with the feature `jit`"
     )]
     NoImage {
         /// Module.
@@ -200,6 +201,14 @@ pub enum Error {
         target: String,
         /// What it must be specialised for.
         wanted: String,
+    },
+    /// Calls that a kernel does not have.
+    #[error("calls of kernel {kernel}: {reason}")]
+    Calls {
+        /// Kernel.
+        kernel: String,
+        /// What is wrong.
+        reason: String,
     },
     /// Bytes that are not a compiled module.
     #[error("not a compiled module: {0}")]

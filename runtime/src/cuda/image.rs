@@ -3,9 +3,12 @@
 use super::Error;
 use super::resources::Resources;
 use super::sealed::Sealed;
+use crate::NamedTensors;
+use crate::bind::Bound;
+use crate::tensor::View;
 use serde::{Deserialize, Serialize};
 use sparsek_codegen::{Interface, Schedule};
-use sparsek_dsl::ir::Instance;
+use sparsek_dsl::ir::Program;
 use std::fmt;
 
 const MAGIC: &[u8; 8] = b"SPARSEKI";
@@ -25,6 +28,9 @@ pub enum Module {
 }
 
 impl Module {
+    /// Every module, in the order in which they run.
+    pub const ALL: [Module; 3] = [Module::Plan, Module::Forward, Module::Backward];
+
     /// `plan`, `forward`, `backward`
     pub fn name(self) -> &'static str {
         match self {
@@ -46,6 +52,23 @@ impl fmt::Display for Module {
 pub(crate) struct GivenInput {
     pub(crate) name: String,
     pub(crate) per_head: bool,
+}
+
+impl GivenInput {
+    /// The inputs that a call with those tensors gives, sorted.
+    pub(crate) fn all<V: View>(
+        program: &Program,
+        bound: &Bound<V>,
+        inputs: &NamedTensors<V>,
+    ) -> Vec<GivenInput> {
+        let given = |name: &str| {
+            let input = program.input_named(name).and_then(|id| bound.get(id));
+            GivenInput { name: name.to_owned(), per_head: input.is_some_and(|i| i.per_head) }
+        };
+        let mut all: Vec<GivenInput> = inputs.names().map(given).collect();
+        all.sort();
+        all
+    }
 }
 
 /// What a module is specialised for, beside its kernel instance and target.
@@ -87,7 +110,7 @@ pub struct Image {
 /// All of an image but its code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Header {
-    /// [`instance_hash`] of the kernel instance.
+    /// [`program_hash`](crate::tuned::program_hash) of the kernel instance.
     pub(crate) instance: String,
     /// The kernel's name, for people.
     pub(crate) kernel: String,
@@ -148,24 +171,47 @@ impl Image {
     /// The image in a file.
     ///
     /// # Errors
-    /// Anything but a whole image of this version.
+    /// Anything but one whole image of this version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Image, crate::Error> {
         let refused = |why: &str| Error::Image(why.to_owned());
-        let sealed = Sealed::open(bytes, MAGIC, VERSION).map_err(refused)?;
+        Image::unsealed(&Sealed::open(bytes, MAGIC, VERSION).map_err(refused)?)
+    }
+
+    /// Every image of a file that holds one after the other, as `sparsek emit --image` writes the
+    /// modules of a kernel.
+    ///
+    /// ```no_run
+    /// # fn load(kernel: &sparsek::cuda::Kernel) -> Result<(), Box<dyn std::error::Error>> {
+    /// for image in sparsek::cuda::Image::all_from_bytes(&std::fs::read("local.image")?)? {
+    ///     kernel.add_image(image)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Anything but whole images of this version, at least one.
+    pub fn all_from_bytes(bytes: &[u8]) -> Result<Vec<Image>, crate::Error> {
+        let (mut images, mut rest) = (Vec::new(), bytes);
+        loop {
+            let numbered = |why: &str| match images.len() {
+                0 => Error::Image(why.to_owned()),
+                n => Error::Image(format!("after {n} of them: {why}")),
+            };
+            let (sealed, behind) = Sealed::first(rest, MAGIC, VERSION).map_err(numbered)?;
+            images.push(Image::unsealed(&sealed)?);
+            if behind.is_empty() {
+                return Ok(images);
+            }
+            rest = behind;
+        }
+    }
+
+    fn unsealed(sealed: &Sealed<'_>) -> Result<Image, crate::Error> {
         let header =
             serde_json::from_str(sealed.header).map_err(|e| Error::Image(e.to_string()))?;
         Ok(Image { header, cubin: sealed.body.to_vec() })
     }
-}
-
-/// Hash of everything that makes a kernel instance: its program with the parameters put in, without
-/// names, documentation and schedule block.
-pub(crate) fn instance_hash(instance: &Instance) -> String {
-    let Instance { program, elem, d, k, w, sinks } = instance;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{elem} {d} {k} {w} {sinks} ").as_bytes());
-    hasher.update(program.canonical().to_json().as_bytes());
-    hasher.finalize().to_hex().to_string()
 }
 
 #[cfg(test)]
@@ -208,5 +254,10 @@ mod tests {
         assert_eq!(Image::from_bytes(&bytes).unwrap(), image);
         let refused = Image::from_bytes(&bytes[1..]).unwrap_err().to_string();
         assert!(refused.contains("not a compiled module"), "{refused}");
+        let twice = [bytes.as_slice(), bytes.as_slice()].concat();
+        assert_eq!(Image::all_from_bytes(&twice).unwrap(), [image.clone(), image]);
+        assert!(Image::from_bytes(&twice).is_err() && Image::all_from_bytes(&[]).is_err());
+        let cut = Image::all_from_bytes(&twice[..twice.len() - 1]).unwrap_err().to_string();
+        assert!(cut.contains("after 1 of them: cut short"), "{cut}");
     }
 }

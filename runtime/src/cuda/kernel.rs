@@ -9,9 +9,9 @@ use super::prepared::{ForwardCall, Prepared};
 use super::prepared_backward::BackwardCall;
 use super::profile::Profile;
 use super::sequences::Sequences;
-use super::store::Store;
+use super::store::{Store, Tuned};
 use super::tensor::{Inputs, Outputs, OwnedTensor, TensorShape, TensorView};
-use crate::NamedTensors;
+use crate::{NamedTensors, tuned};
 use cudarc::driver::CudaSlice;
 use sparsek_codegen::Schedule;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ pub struct Options<'a> {
     /// The gradients to compute, as `d_q`, `d_slope`, …; `None`: of every differentiable input
     /// that was given.
     pub wanted: Option<Vec<String>>,
-    /// Tile sizes and pipeline shapes; `None`: the compiler's choice, in a backward call those of
-    /// its forward call.
+    /// Tile sizes and pipeline shapes; `None`: tuned ones ([`crate::tuned`]), else the compiler's choice,
+    /// in a backward call those of its forward call.
     pub schedule: Option<Schedule>,
     /// Where to note the time of each kernel.
     pub profile: Option<&'a Profile>,
@@ -62,7 +62,13 @@ impl crate::Kernel {
     /// the folder of [`super::cache::folder`]; [`Kernel::with_cache`] chooses another.
     pub fn cuda(&self, device: &Device) -> Kernel {
         let (instance, backward) = (self.instance.clone(), self.backward.clone());
-        let store = Store::new(instance, backward, device.clone(), Cache::from_environment());
+        let tuned = Tuned {
+            store: tuned::Store::from_environment(),
+            manifest: self.manifest.clone(),
+            on: tuned::is_on(),
+        };
+        let cache = Cache::from_environment();
+        let store = Store::new(instance, backward, device.clone(), cache, tuned);
         Kernel { store: Arc::new(store) }
     }
 }
@@ -70,9 +76,19 @@ impl crate::Kernel {
 impl Kernel {
     /// The same kernel with another cubin cache, or none. Nothing is loaded yet.
     pub fn with_cache(&self, cache: Option<Cache>) -> Kernel {
+        self.with(cache, self.store.tuned.clone())
+    }
+
+    /// The same kernel with another store of tuned schedules, or none. Nothing is loaded yet.
+    pub fn with_tuned(&self, store: Option<tuned::Store>) -> Kernel {
+        let Tuned { manifest, on, .. } = self.store.tuned.clone();
+        self.with(self.store.cache.clone(), Tuned { store, manifest, on })
+    }
+
+    fn with(&self, cache: Option<Cache>, tuned: Tuned) -> Kernel {
         let Store { instance, backward, device, .. } = &*self.store;
-        let store = Store::new(instance.clone(), backward.clone(), device.clone(), cache);
-        Kernel { store: Arc::new(store) }
+        let (instance, backward) = (instance.clone(), backward.clone());
+        Kernel { store: Arc::new(Store::new(instance, backward, device.clone(), cache, tuned)) }
     }
 
     /// The GPU that it runs on.
@@ -182,8 +198,8 @@ impl Kernel {
         self.store.device.context() == other.device.context() && self.store.hash() == other.hash()
     }
 
-    /// What calls had to say that is no error: that the cubin cache cannot be written. Each is
-    /// given once.
+    /// What calls had to say that is no error: that the cubin cache cannot be written, that a tuned
+    /// schedule cannot be read or used. Each is given once.
     pub fn take_warnings(&self) -> Vec<String> {
         self.store.take_warnings()
     }
@@ -232,6 +248,11 @@ impl Forward {
     /// The schedule of the call.
     pub fn schedule(&self) -> Schedule {
         self.prepared.schedule()
+    }
+
+    /// Where it came from: the caller, a tuned schedule with its id, the cost model.
+    pub fn schedule_source(&self) -> &tuned::Source {
+        self.prepared.schedule_source()
     }
 }
 

@@ -21,7 +21,8 @@
 //!
 //! * `call` checks tensors, [`Prepared`] decides which modules a call of these shapes needs;
 //! * `store` makes each module once: `emit` generates CUDA C and compiles it with [`nvrtc`], unless
-//!   the [`cache`] has the code, or the user gave it as an [`Image`];
+//!   the [`cache`] has the code, or the user gave it as an [`Image`]; `code` does the same without a
+//!   GPU;
 //! * `loaded` holds a module's functions; `launch` queues them in the order of the module's
 //!   interface, with the parameter struct that `arguments` packs and buffers where `workspace` puts
 //!   them.
@@ -33,12 +34,15 @@
 mod arguments;
 pub mod cache;
 mod call;
+#[cfg(feature = "jit")]
+mod code;
 mod device;
 #[cfg(feature = "jit")]
 mod emit;
 mod error;
 mod host;
 mod image;
+mod images;
 mod kernel;
 mod launch;
 mod loaded;
@@ -56,8 +60,12 @@ mod strides;
 mod tensor;
 mod workspace;
 
+#[cfg(feature = "jit")]
+pub use code::{CallShape, Code};
 pub use cudarc;
 pub use device::{Device, DeviceInfo, devices, driver_version};
+#[cfg(feature = "jit")]
+pub use emit::compiled;
 pub use error::{Error, Version};
 pub use host::HostOptions;
 pub use image::{Image, Module};

@@ -9,10 +9,11 @@ use super::memory::MemoryMut;
 use super::prepared_backward::PreparedBackward;
 use super::profile::Profile;
 use super::sequences::Sequences;
-use super::store::Store;
+use super::store::{Asked, Chosen, Store};
 use super::tensor::{Inputs, Outputs, TensorShape};
 use super::workspace::{Bases, Workspace};
 use crate::bind::{self, Bound};
+use crate::tuned::{self, Source};
 use crate::{DType, NamedTensors};
 use cudarc::driver::CudaStream;
 use sparsek_codegen::{Interface, Parameter, Schedule, Sizes};
@@ -36,6 +37,7 @@ pub(crate) struct Shapes {
     pub(crate) sizes: Sizes,
     pub(crate) given: Vec<GivenInput>,
     pub(crate) schedule: Schedule,
+    source: Source,
     outputs: NamedTensors<TensorShape>,
 }
 
@@ -160,17 +162,12 @@ impl Prepared {
         let instance = &store.instance;
         let bound = Bound::new(instance, &instance.program, inputs)?;
         let sizes = call_sizes(&bound.sizes, sequences, &store.device)?;
-        let mut given: Vec<GivenInput> = Vec::new();
-        for (name, _) in inputs.iter() {
-            let input = instance.program.input_named(name).and_then(|id| bound.get(id));
-            let per_head = input.is_some_and(|input| input.per_head);
-            given.push(GivenInput { name: name.to_owned(), per_head });
-        }
-        given.sort();
-        let schedule = match schedule {
-            Some(schedule) => schedule,
-            None => store.schedule(bound.sizes.group() as u32, &given)?,
+        let given = GivenInput::all(&instance.program, &bound, inputs);
+        let chosen = match schedule {
+            Some(schedule) => Chosen { schedule, source: Source::Given },
+            None => store.schedule(wanted_schedule(&bound.sizes, &sizes, &given))?,
         };
+        let schedule = chosen.schedule;
         let call = Shapes {
             store: store.clone(),
             inputs: inputs.clone(),
@@ -182,6 +179,7 @@ impl Prepared {
             sizes,
             given,
             schedule,
+            source: chosen.source,
         };
         let wanted = [Module::Plan, Module::Forward]
             .map(|module| call.specialisation(module, Vec::new(), schedule));
@@ -220,6 +218,11 @@ impl Prepared {
     /// The schedule of the modules.
     pub fn schedule(&self) -> Schedule {
         self.call.schedule
+    }
+
+    /// Where the schedule came from.
+    pub fn schedule_source(&self) -> &Source {
+        &self.call.source
     }
 
     /// The plan and forward modules.
@@ -281,6 +284,18 @@ impl Prepared {
         schedule: Option<Schedule>,
     ) -> Result<PreparedBackward, crate::Error> {
         PreparedBackward::new(self, wanted, schedule)
+    }
+}
+
+/// What a schedule is looked up by. Only the GPU knows how long packed sequences are: as long as all of
+/// them together at most.
+fn wanted_schedule(bound: &bind::Sizes, sizes: &Sizes, given: &[GivenInput]) -> Asked {
+    Asked {
+        group: u32::try_from(bound.group()).unwrap_or(u32::MAX),
+        given: given.to_vec(),
+        sequence: tuned::bucket(sizes.n),
+        sequences: tuned::bucket(sizes.rows),
+        kv_heads: sizes.hkv,
     }
 }
 

@@ -41,6 +41,18 @@ impl<'a> Sealed<'a> {
         magic: &[u8; 8],
         version: u32,
     ) -> Result<Sealed<'a>, &'static str> {
+        match Sealed::first(bytes, magic, version)? {
+            (sealed, []) => Ok(sealed),
+            _ => Err("longer than it says"),
+        }
+    }
+
+    /// The first of several files in a row, and the bytes after it.
+    pub(crate) fn first(
+        bytes: &'a [u8],
+        magic: &[u8; 8],
+        version: u32,
+    ) -> Result<(Sealed<'a>, &'a [u8]), &'static str> {
         if !bytes.starts_with(magic) {
             return Err("not written by sparsek");
         }
@@ -55,17 +67,14 @@ impl<'a> Sealed<'a> {
         let lengths = (length(44..52), length(52..60));
         let (Some(header_len), Some(body_len)) = lengths else { return Err("damaged") };
         let (header, rest) = rest.split_at_checked(header_len).ok_or("cut short")?;
-        let (body, digest) = rest.split_at_checked(body_len).ok_or("cut short")?;
-        match digest.len() {
-            DIGEST => {}
-            0..DIGEST => return Err("cut short"),
-            _ => return Err("longer than it says"),
-        }
-        if blake3::hash(&bytes[..bytes.len() - DIGEST]).as_bytes() != digest {
+        let (body, rest) = rest.split_at_checked(body_len).ok_or("cut short")?;
+        let (digest, rest) = rest.split_at_checked(DIGEST).ok_or("cut short")?;
+        let sealed = bytes.len() - rest.len() - DIGEST;
+        if blake3::hash(&bytes[..sealed]).as_bytes() != digest {
             return Err("damaged: the digest differs");
         }
         let header = std::str::from_utf8(header).map_err(|_| "damaged")?;
-        Ok(Sealed { key, header, body })
+        Ok((Sealed { key, header, body }, rest))
     }
 }
 
@@ -93,5 +102,15 @@ mod tests {
         let mut longer = bytes;
         longer.push(0);
         assert!(Sealed::open(&longer, MAGIC, 3).is_err());
+    }
+
+    #[test]
+    fn files_in_a_row() {
+        let sealed = Sealed { key: [7; 32], header: "{}", body: b"code" };
+        let other = Sealed { key: [1; 32], header: "", body: b"" };
+        let bytes = [sealed.to_bytes(MAGIC, 3), other.to_bytes(MAGIC, 3)].concat();
+        let (first, rest) = Sealed::first(&bytes, MAGIC, 3).unwrap();
+        assert_eq!(first, sealed);
+        assert_eq!(Sealed::first(rest, MAGIC, 3), Ok((other, &[][..])));
     }
 }

@@ -3,9 +3,13 @@
 use super::Error;
 use super::cache::Cache;
 use super::device::Device;
-use super::image::{GivenInput, Image, Module, Specialisation, instance_hash};
+#[cfg(not(feature = "jit"))]
+use super::image::Module;
+use super::image::{GivenInput, Image, Specialisation};
+use super::images::Images;
 use super::loaded::Loaded;
-use sparsek_codegen::Schedule;
+use crate::tuned::{self, Gpu, Key, Manifest, Source, program_hash};
+use sparsek_codegen::{Given, Problem, Schedule};
 use sparsek_dsl::ir::{Instance, Program};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,6 +17,39 @@ use std::thread;
 
 /// A module that is being made by one caller while others wait, or is there.
 type Slot = Arc<Mutex<Option<Arc<Loaded>>>>;
+
+/// Tuned schedules that calls may take.
+#[derive(Clone, Debug)]
+pub(crate) struct Tuned {
+    pub(crate) store: Option<tuned::Store>,
+    pub(crate) manifest: Arc<Manifest>,
+    /// Whether they are used at all.
+    pub(crate) on: bool,
+}
+
+/// What a schedule is chosen for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Asked {
+    /// Query heads of a key-value head.
+    pub(crate) group: u32,
+    /// Sorted.
+    pub(crate) given: Vec<GivenInput>,
+    /// Positions of the longest sequence, rounded up ([`tuned::bucket`]).
+    pub(crate) sequence: u64,
+    /// For the cost model, rounded.
+    #[cfg_attr(not(feature = "jit"), allow(dead_code, reason = "nothing is chosen"))]
+    pub(crate) sequences: u64,
+    /// Key-value heads.
+    #[cfg_attr(not(feature = "jit"), allow(dead_code, reason = "nothing is chosen"))]
+    pub(crate) kv_heads: u64,
+}
+
+/// A schedule and where it came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Chosen {
+    pub(crate) schedule: Schedule,
+    pub(crate) source: Source,
+}
 
 /// A kernel instance, a GPU, and the modules that calls have needed so far.
 #[derive(Debug)]
@@ -23,11 +60,11 @@ pub(crate) struct Store {
     pub(crate) device: Device,
     #[cfg_attr(not(feature = "jit"), allow(dead_code, reason = "nothing is compiled"))]
     pub(crate) cache: Option<Cache>,
+    pub(crate) tuned: Tuned,
     hash: OnceLock<String>,
     loaded: Mutex<HashMap<Specialisation, Slot>>,
-    /// Given by the user.
-    images: Mutex<Vec<Image>>,
-    schedules: Mutex<HashMap<(u32, Vec<GivenInput>), Schedule>>,
+    images: Images,
+    schedules: Mutex<HashMap<Asked, Chosen>>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -42,23 +79,25 @@ impl Store {
         backward: Arc<Program>,
         device: Device,
         cache: Option<Cache>,
+        tuned: Tuned,
     ) -> Store {
         Store {
             instance,
             backward,
             device,
             cache,
+            tuned,
             hash: OnceLock::new(),
             loaded: Mutex::default(),
-            images: Mutex::default(),
+            images: Images::default(),
             schedules: Mutex::default(),
             warnings: Mutex::default(),
         }
     }
 
-    /// [`instance_hash`]
+    /// [`program_hash`]
     pub(crate) fn hash(&self) -> &str {
-        self.hash.get_or_init(|| instance_hash(&self.instance))
+        self.hash.get_or_init(|| program_hash(&self.instance))
     }
 
     /// Name of the kernel.
@@ -100,7 +139,7 @@ impl Store {
         if let Some(loaded) = place.as_ref() {
             return Ok(loaded.clone());
         }
-        let image = match self.added(|image| image.header.specialisation == *wanted) {
+        let image = match self.images.find(wanted) {
             Some(image) => image,
             None => self.make(wanted)?,
         };
@@ -109,8 +148,11 @@ impl Store {
         Ok(loaded)
     }
 
-    fn added(&self, is_it: impl Fn(&Image) -> bool) -> Option<Image> {
-        lock(&self.images).iter().find(|image| is_it(image)).cloned()
+    #[cfg(feature = "jit")]
+    pub(super) fn maker(&self) -> super::emit::Maker<'_> {
+        let (instance, backward) = (&*self.instance, &*self.backward);
+        let (hash, target) = (self.hash(), self.device.target());
+        super::emit::Maker { instance, backward, hash, target }
     }
 
     #[cfg(feature = "jit")]
@@ -133,53 +175,74 @@ impl Store {
         }
     }
 
-    /// The schedule of calls that do not say one: of a forward module that was added, or what the
-    /// compiler chooses.
-    pub(crate) fn schedule(
-        &self,
-        group: u32,
-        given: &[GivenInput],
-    ) -> Result<Schedule, crate::Error> {
-        let fits = |image: &Image| {
-            let found = &image.header.specialisation;
-            found.module == Module::Forward && found.group == group && found.given == given
+    /// The schedule of calls that do not say one: of a forward module that was added, else a tuned one,
+    /// else what the cost model chooses.
+    pub(crate) fn schedule(&self, call: Asked) -> Result<Chosen, crate::Error> {
+        if let Some(chosen) = lock(&self.schedules).get(&call) {
+            return Ok(chosen.clone());
+        }
+        let chosen = match self.of_image(&call) {
+            Some(chosen) => chosen,
+            None => self.choose(&call)?,
         };
-        if let Some(image) = self.added(fits) {
-            return Ok(image.schedule());
+        lock(&self.schedules).insert(call, chosen.clone());
+        Ok(chosen)
+    }
+
+    /// Of the forward modules that were added and fit, the one with the tuned schedule, else the first.
+    fn of_image(&self, call: &Asked) -> Option<Chosen> {
+        let schedules = self.images.schedules(call.group, &call.given);
+        let first = *schedules.first()?;
+        let has = |schedule: &Schedule| match schedules.contains(schedule) {
+            true => Ok(()),
+            false => Err("no compiled module has it".to_owned()),
+        };
+        // That a tuned schedule has no module is no mistake: modules are shipped for some.
+        Some(match self.tuned(call, has, |_| {}) {
+            Some((schedule, source)) => Chosen { schedule, source },
+            None => Chosen { schedule: first, source: Source::Image },
+        })
+    }
+
+    /// The tuned schedule of calls.
+    pub(crate) fn tuned(
+        &self,
+        call: &Asked,
+        fits: impl Fn(&Schedule) -> Result<(), String>,
+        warn: impl FnMut(String),
+    ) -> Option<(Schedule, Source)> {
+        let Tuned { store, manifest, on } = &self.tuned;
+        // Nothing to look up in: the program need not be hashed.
+        if !on || (store.is_none() && manifest.is_empty()) {
+            return None;
         }
-        let key = (group, given.to_vec());
-        if let Some(schedule) = lock(&self.schedules).get(&key) {
-            return Ok(*schedule);
-        }
-        let schedule = self.choose(group, given)?;
-        lock(&self.schedules).insert(key, schedule);
-        Ok(schedule)
+        let given = call.given.iter();
+        let given = given.map(|g| Given { name: g.name.clone(), per_head: g.per_head }).collect();
+        let (instance, backward) = (&self.instance, &self.backward);
+        let problem = Problem { instance, backward, group: call.group, given };
+        let info = self.device.info();
+        let gpu = Gpu::new(&info.name, info.capability);
+        let key = Key::of_hash(self.hash(), &problem, call.sequence, gpu);
+        let (record, source) = tuned::find(&key, store.as_ref(), manifest, fits, warn)?;
+        Some((record.schedule, source))
     }
 
     #[cfg(feature = "jit")]
-    fn choose(&self, group: u32, given: &[GivenInput]) -> Result<Schedule, crate::Error> {
-        super::emit::choose(self, group, given)
+    fn choose(&self, call: &Asked) -> Result<Chosen, crate::Error> {
+        super::emit::choose(self, call)
     }
 
     #[cfg(not(feature = "jit"))]
-    fn choose(&self, group: u32, _: &[GivenInput]) -> Result<Schedule, crate::Error> {
-        let wanted = format!("{group} query heads of a key-value head, any schedule");
+    fn choose(&self, call: &Asked) -> Result<Chosen, crate::Error> {
+        let wanted = format!("{} query heads of a key-value head, any schedule", call.group);
         Err(self.no_image(Module::Forward, wanted).into())
     }
 
     /// Takes an image of this instance for this GPU.
     pub(crate) fn add(&self, image: Image) -> Result<(), Error> {
-        let target = self.device.target().name();
-        if image.header.instance != self.hash() {
-            let (theirs, ours) = (image.kernel(), self.kernel());
-            return Err(Error::Image(format!(
-                "it is of another instance ({theirs}) than this one ({ours})"
-            )));
-        }
-        if image.target() != target {
-            return Err(Error::Image(format!("it is for {}; this is {target}", image.target())));
-        }
-        lock(&self.images).push(image);
+        self.images.add(image, (self.kernel(), self.hash()), &self.device.target().name())?;
+        // What was chosen without it may be chosen otherwise.
+        lock(&self.schedules).clear();
         Ok(())
     }
 

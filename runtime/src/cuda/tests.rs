@@ -2,12 +2,18 @@
 
 use super::arguments::{Arguments, Placed, word_count};
 use super::call::rule;
+use super::code::CallShape;
+use super::image::{GivenInput, Header, Specialisation};
+use super::images::Images;
 use super::launch::{Command, Queue, run};
 use super::prepared::writes;
 use super::strides::contiguous;
 use super::workspace::{Bases, Workspace};
-use super::{Error, Kernel};
-use crate::{DType, Elem, Spec, bind};
+use super::{Error, Image, Kernel, TensorShape};
+use crate::bind::Bound;
+use crate::tuned::program_hash;
+use crate::{DType, Elem, NamedTensors, Spec, bind};
+use sparsek_codegen::tune::{Machine, Workload};
 use sparsek_codegen::{Given, Interface, KernelPlan, Module, Problem, Schedule, Sizes, Target};
 use sparsek_dsl::ir::Kind;
 use std::collections::BTreeMap;
@@ -127,7 +133,8 @@ fn check(kernel: &crate::Kernel, target: Target, packed: bool) {
         group: 4,
         given: given.collect(),
     };
-    let schedule = Schedule::choose(&problem, &target).unwrap();
+    let schedule =
+        Schedule::choose(&problem, &target, &Machine::of(&target), &Workload::default()).unwrap();
     let interface =
         |module| KernelPlan::new(module, &problem, &schedule, &target).unwrap().interface;
     let [plan, forward, backward] = Module::ALL.map(interface);
@@ -166,4 +173,90 @@ fn kernels_are_shared_between_threads() {
     shared::<Kernel>();
     shared::<super::TensorView<'_>>();
     shared::<super::Forward>();
+}
+
+/// What a call looks for among the images that it was given is what was compiled ahead for its shape:
+/// NVRTC is asked for nothing then.
+#[test]
+fn calls_find_what_was_compiled_ahead_for_them() {
+    let target = Target::named("sm_80").unwrap();
+    let kernel = Rich::new(Spec::new(Elem::Bf16, 64).k(32).w(48)).unwrap();
+    let kernel = kernel.kernel();
+    let shape = CallShape::group(2).without("scale").shared("warmth").wanted(&["d_q", "d_u"]);
+    let code = kernel.code(&shape, target).unwrap();
+    let hash = program_hash(kernel.instance());
+    let images = Images::default();
+    for module in super::Module::ALL {
+        let header = Header {
+            instance: hash.clone(),
+            kernel: "Rich".to_owned(),
+            target: target.name(),
+            specialisation: code.specialisation(module),
+            interface: code.plan(module).unwrap().interface,
+            resources: Vec::new(),
+        };
+        let image = Image { header, cubin: vec![1, 2, 3] };
+        let image = Image::from_bytes(&image.to_bytes().unwrap()).unwrap();
+        images.add(image, ("Rich", &hash), "sm_80").unwrap();
+    }
+    let tensors = |warmth: &[usize]| {
+        let tensor = |shape: &[usize], dtype| TensorShape { shape: shape.to_vec(), dtype };
+        let (elem, float) = (DType::Bf16, DType::F32);
+        NamedTensors::new()
+            .with("q", tensor(&[1, 100, 4, 64], elem))
+            .with("k", tensor(&[1, 100, 2, 64], elem))
+            .with("v", tensor(&[1, 100, 2, 64], elem))
+            .with("u", tensor(&[1, 2, 100], float))
+            .with("slope", tensor(&[4], float))
+            .with("fade", tensor(&[1, 100, 2], float))
+            .with("warmth", tensor(warmth, float))
+    };
+    let given = |tensors: &NamedTensors<TensorShape>| {
+        let instance = kernel.instance();
+        let bound = Bound::new(instance, &instance.program, tensors).unwrap();
+        GivenInput::all(&instance.program, &bound, tensors)
+    };
+    let found = given(&tensors(&[1, 100]));
+    let schedule = code.schedule();
+    assert_eq!(images.schedules(2, &found), [schedule]);
+    let specialisation = |module, given: &[GivenInput], wanted: &[&str]| Specialisation {
+        module,
+        group: 2,
+        given: given.to_vec(),
+        wanted: wanted.iter().map(|w| (*w).to_owned()).collect(),
+        schedule,
+    };
+    for (module, wanted) in super::Module::ALL.into_iter().zip([&[][..], &[], &["d_q", "d_u"]]) {
+        let image = images.find(&specialisation(module, &found, wanted)).expect("it was added");
+        assert_eq!((image.module(), image.cubin()), (module, &[1, 2, 3][..]));
+    }
+    // Other calls have none: of other heads, other inputs, other gradients.
+    assert!(images.schedules(4, &found).is_empty());
+    assert!(images.schedules(2, &given(&tensors(&[1, 100, 4]))).is_empty());
+    let all = specialisation(super::Module::Backward, &found, &["d_q"]);
+    assert!(images.find(&all).is_none());
+    // Nor does another instance or target take them.
+    let image = images.find(&specialisation(super::Module::Plan, &found, &[])).unwrap();
+    let refused = images.add(image.clone(), ("Other", "00"), "sm_80").unwrap_err().to_string();
+    assert!(refused.contains("another instance"), "{refused}");
+    let refused = images.add(image, ("Rich", &hash), "sm_90a").unwrap_err().to_string();
+    assert!(refused.contains("it is for sm_80"), "{refused}");
+}
+
+#[test]
+fn shapes_of_calls_that_a_kernel_does_not_have() {
+    let target = Target::named("sm_90a").unwrap();
+    let kernel = Rich::new(Spec::new(Elem::Bf16, 64).k(32).w(48)).unwrap();
+    let refused = |shape: &CallShape| kernel.kernel().code(shape, target).unwrap_err().to_string();
+    for (shape, words) in [
+        (CallShape::group(0), &["Rich", "at least one query head"][..]),
+        (CallShape::group(1).without("q"), &["`q`", "slope, scale, fade, warmth"]),
+        (CallShape::group(1).without("bias"), &["`bias`", "left out"]),
+        (CallShape::group(1).shared("slope"), &["`slope`", "fade, warmth"]),
+        (CallShape::group(1).wanted(&["d_bias"]), &["`d_bias`", "d_q"]),
+        (CallShape::group(2048), &["2048 heads of a group"]),
+    ] {
+        let message = refused(&shape);
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+    }
 }

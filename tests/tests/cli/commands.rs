@@ -117,7 +117,9 @@ fn the_backward_of_the_readme_is_the_one_that_emit_prints() {
     let source = fs::read_to_string(root().join("kernels-generated/src/window.rs")).unwrap();
     let kernel = source.split_inclusive("\n}\n").next().unwrap();
     let kernel = &kernel[kernel.find("sparsek_kernel! {").unwrap()..];
-    assert!(readme.contains(kernel), "the README should hold\n{kernel}");
+    // That it carries tuned schedules is no part of what it computes.
+    let kernel = kernel.replace("    #[tuned(\"../tuned.json\")]\n", "");
+    assert!(readme.contains(&kernel), "the README should hold\n{kernel}");
 }
 
 #[test]

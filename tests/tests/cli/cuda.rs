@@ -2,6 +2,7 @@
 
 use crate::binary::{Ran, command, files, run};
 use crate::case::Case;
+use sparsek::cuda::{Image, Module};
 use std::fs;
 use std::path::Path;
 
@@ -88,6 +89,72 @@ fn machine_code_and_its_resources() {
 }
 
 #[test]
+fn images_hold_all_that_a_launch_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let emit = |line: &str, variables: &[(&str, &str)]| {
+        let line = format!("emit sparsek-slope-softcap {SHAPE} --target sm_80 {line}");
+        with(folder.path(), variables, &line)
+    };
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    // Another place than a cache: whoever ships an image keeps the file.
+    let place = [("SPARSEK_CACHE_DIR", "{}/cache")];
+    let ran = emit("--image --output {}/all.image", &place).succeeds();
+    for word in ["plan of SparsekSlopeSoftcap", "forward of", "backward of", "registers"] {
+        assert!(ran.stderr.contains(word), "{word:?} is not in:\n{}", ran.stderr);
+    }
+    let images = Image::all_from_bytes(&read("all.image")).unwrap();
+    assert_eq!(images.iter().map(Image::module).collect::<Vec<_>>(), Module::ALL);
+    for image in &images {
+        assert_eq!((image.kernel(), image.target()), ("SparsekSlopeSoftcap", "sm_80"));
+        assert!(image.cubin().starts_with(b"\x7fELF"));
+        let launches = &image.interface().launches;
+        let entries = image.resources();
+        assert!(launches.iter().all(|l| entries.iter().any(|r| r.entry == l.entry)));
+        let again = Image::from_bytes(&image.to_bytes().unwrap()).unwrap();
+        assert_eq!(&again, image);
+    }
+    // One module is one image, and its code is what --cubin writes.
+    emit("--stage image --module forward --output {}/one.image", &place).succeeds();
+    let one = Image::from_bytes(&read("one.image")).unwrap();
+    assert_eq!(one, images[1]);
+    emit("--cubin --output {}/one.cubin", &place).succeeds();
+    assert_eq!(read("one.cubin"), one.cubin());
+    // Fewer gradients are another image.
+    emit("--image --module backward --wanted d_q --output {}/q.image", &place).succeeds();
+    let fewer = Image::from_bytes(&read("q.image")).unwrap();
+    assert!(fewer.interface().launches.len() < images[2].interface().launches.len());
+    assert_eq!(files(folder.path()), ["all.image", "one.cubin", "one.image", "q.image"]);
+    emit("--image --output {}/no.image", &[("SPARSEK_NVRTC", "/nonexistent")])
+        .fails(2, &["NVRTC", "/nonexistent"]);
+    emit("--image --without slope --output {}/no.image", &[]).fails(2, &["slope", "left out"]);
+    emit("--image --shared u --output {}/no.image", &[]).fails(2, &["`u`", "head axis"]);
+    emit("--image --wanted d_x --output {}/no.image", &[]).fails(2, &["d_x", "d_slope"]);
+    let nothing = [("SPARSEK_TUNED_DIR", "{}/tuned")];
+    emit("--image --tuned A100 --output {}/no.image", &nothing)
+        .fails(2, &["no schedule", "A100 (8.0), N 65536", "sparsek tune"]);
+    emit("--image --seq 4", &[]).fails(2, &["--tuned"]);
+    emit("--image --cubin", &[]).fails(2, &["--image", "--cubin"]);
+    emit("--image --stage ir", &[]).fails(2, &["--image", "--stage"]);
+}
+
+/// The repository shows what the command line says.
+#[test]
+fn the_generated_files_are_what_emit_prints() {
+    for file in sparsek_kernels::generated::files() {
+        // Schedules of other targets may have been measured, and emit gives the model's.
+        if !file.text.lines().any(|line| line.starts_with("// target    sm_80")) {
+            continue;
+        }
+        let (module, kernel) = file.path[10..file.path.len() - 3].split_once('_').unwrap();
+        let line = format!(
+            "emit {kernel} --stage cuda --module {module} --target sm_80 --head-dim 128 --k 512 \
+             --window 512 --group 4"
+        );
+        assert_eq!(run(Path::new("."), &line).succeeds().stdout, file.text, "{}", file.path);
+    }
+}
+
+#[test]
 fn emit_refuses_what_it_cannot_do() {
     let here = Path::new(".");
     let emit = |line: &str| run(here, &format!("emit sparsek-value {line}"));
@@ -102,7 +169,7 @@ fn emit_refuses_what_it_cannot_do() {
         let mut command = command(here, &format!("emit sparsek-value --stage plan {SHAPE}"));
         Ran::of(&command.arg("--schedule").arg(text).output().expect("the binary starts"))
     };
-    let plan = schedule("forward: family sm80 kv 32 warps 2; chunk 256").succeeds().stdout;
+    let plan = schedule("forward: family sm80 q 64 kv 32 warps 2; chunk 256").succeeds().stdout;
     assert!(plan.contains("chunk 256") && plan.contains("kv 32; warps 2"), "{plan}");
     schedule("forward: q 24").fails(2, &["schedule", "16"]);
     schedule("forward: warps 2").fails(2, &["sm90", "four warps", "family sm80"]);

@@ -8,3 +8,4 @@ mod commands;
 mod cuda;
 mod golden;
 mod output;
+mod tune;

@@ -2,6 +2,7 @@
 
 use sparsek::Kernel;
 use sparsek::cuda::nvrtc::{Compiled, Nvrtc};
+use sparsek_codegen::tune::{Machine, Workload};
 use sparsek_codegen::{Error, Given, KernelPlan, Module, Problem, Schedule, Target};
 use sparsek_dsl::ir::{Class, Program, Role, Spec};
 use std::collections::BTreeSet;
@@ -52,7 +53,8 @@ impl Instance {
             group: self.group,
             given: given.collect(),
         };
-        let schedule = Schedule::choose(&problem, target)?;
+        let schedule =
+            Schedule::choose(&problem, target, &Machine::of(target), &Workload::default())?;
         let plan = |module| KernelPlan::new(module, &problem, &schedule, target);
         Ok((schedule, Module::ALL.into_iter().map(plan).collect::<Result<_, _>>()?))
     }

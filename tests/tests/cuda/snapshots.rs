@@ -10,15 +10,26 @@ fn builtin(name: &str) -> Program {
     sparsek_kernels::builtin(name).expect("a built-in kernel").program().expect("it loads")
 }
 
+/// A snapshot whose failure says how to accept the change.
+fn assert(name: String, text: &str) {
+    let command = "INSTA_UPDATE=always cargo test -p sparsek-tests --test cuda snapshots";
+    let description = format!(
+        "after a deliberate change, update with\n{command}\nor all with cargo xtask update"
+    );
+    insta::with_settings!({ description => description, omit_expression => true }, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
 /// The plan of every module, and the sources of some.
 fn snapshot(name: &str, instance: &Instance, target: &str, shown: &[Module]) {
     let target = Target::named(target).expect("a target");
     let (schedule, plans) = instance.plans(&target).expect("it fits");
     let texts: Vec<String> = plans.iter().map(|plan| plan.to_string()).collect();
-    insta::assert_snapshot!(format!("{name}_plans"), format!("{schedule}\n\n{}", texts.join("\n")));
+    assert(format!("{name}_plans"), &format!("{schedule}\n\n{}", texts.join("\n")));
     for plan in plans.iter().filter(|plan| shown.contains(&plan.module)) {
         let source = plan.cuda().expect("it is rendered").text;
-        insta::assert_snapshot!(format!("{name}_{}", plan.module.name()), source);
+        assert(format!("{name}_{}", plan.module.name()), &source);
     }
 }
 

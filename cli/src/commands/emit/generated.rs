@@ -3,14 +3,15 @@
 use super::{EmitArgs, ModuleName, Stage, instructions};
 use crate::commands::failure;
 use crate::failure::Failure;
-use crate::schedule;
 use crate::table::Table;
 use crate::target::Target;
-use crate::terminal::{Channel, bytes, thousands};
-use sparsek::cuda::nvrtc::{Compiled, Nvrtc};
+use crate::terminal::{Channel, bytes, note, thousands};
+use sparsek::cuda::nvrtc::Nvrtc;
+use sparsek::cuda::{CallShape, Code, Module, Resources};
 use sparsek::dsl::ir::Spec;
+use sparsek::tuned::{Gpu, Source, Store};
 use sparsek::{Elem, Kernel};
-use sparsek_codegen::{KernelPlan, Module, Schedule};
+use sparsek_codegen::KernelPlan;
 use std::io::IsTerminal;
 
 impl From<ModuleName> for Module {
@@ -25,42 +26,60 @@ impl From<ModuleName> for Module {
 
 /// The bytes of the stage that was asked for.
 pub(super) fn emit(args: &EmitArgs, target: &Target) -> Result<Vec<u8>, Failure> {
-    if args.json && args.stage != Stage::Plan {
+    let stage = args.stage();
+    if args.json && stage != Stage::Plan {
         return Err(Failure::new("CUDA C, PTX and machine code have no serialised form")
             .help("use --json with --stage ir, backward or plan"));
     }
-    if args.stage == Stage::Cubin && args.output.is_none() && std::io::stdout().is_terminal() {
+    let binary = matches!(stage, Stage::Cubin | Stage::Image);
+    if binary && args.output.is_none() && std::io::stdout().is_terminal() {
         return Err(Failure::new("machine code is not written to a terminal")
             .help("give a file with --output"));
     }
-    let kernel = instance(args, target)?;
-    let (schedule, plans) = plans(args, &kernel)?;
-    if args.stage == Stage::Plan {
-        return plan_text(args, &schedule, &plans);
-    }
-    let [plan] = plans.as_slice() else {
-        return Err(Failure::new("one module is emitted at a time").help("choose it with --module"));
+    let code = code(args, target)?;
+    let modules: Vec<Module> = match (args.module, stage) {
+        (Some(name), _) => vec![name.into()],
+        (None, Stage::Plan | Stage::Image) => Module::ALL.to_vec(),
+        (None, _) => vec![Module::Forward],
     };
-    let source = plan.cuda().map_err(Failure::new)?.text;
-    let label = format!("{} of {}", plan.module.name(), plan.kernel);
-    match args.stage {
-        Stage::Ptx => {
-            let nvrtc = Nvrtc::find().map_err(|e| failure(e, None))?;
-            let ptx = nvrtc.ptx(&label, &source, &args.target).map_err(|e| failure(e, None))?;
-            let compiled =
-                nvrtc.compile(&label, &source, &args.target).map_err(|e| failure(e, None))?;
-            report(plan, &compiled, Some(&ptx))?;
-            Ok(ptx.into_bytes())
-        }
-        Stage::Cubin => {
-            let nvrtc = Nvrtc::find().map_err(|e| failure(e, None))?;
-            let compiled =
-                nvrtc.compile(&label, &source, &args.target).map_err(|e| failure(e, None))?;
-            report(plan, &compiled, None)?;
-            Ok(compiled.cubin)
-        }
-        _ => Ok(source.into_bytes()),
+    match stage {
+        Stage::Plan => plan_text(args, &code, &modules),
+        Stage::Image => images(&code, &modules),
+        _ => one_module(stage, &code, modules[0]),
     }
+}
+
+/// CUDA C, PTX or machine code.
+fn one_module(stage: Stage, code: &Code, module: Module) -> Result<Vec<u8>, Failure> {
+    let plan = code.plan(module).map_err(|e| failure(e, None))?;
+    let source = plan.cuda().map_err(Failure::new)?.text;
+    if stage == Stage::Cuda {
+        return Ok(source.into_bytes());
+    }
+    let label = format!("{module} of {}", plan.kernel);
+    let nvrtc = Nvrtc::find().map_err(|e| failure(e, None))?;
+    let target = code.target();
+    let ptx = match stage {
+        Stage::Ptx => Some(nvrtc.ptx(&label, &source, &target).map_err(|e| failure(e, None))?),
+        _ => None,
+    };
+    let compiled = nvrtc.compile(&label, &source, &target).map_err(|e| failure(e, None))?;
+    note(format_args!("the schedule is {}", code.schedule_source()));
+    report(&plan, &compiled.cubin, &compiled.resources, ptx.as_deref())?;
+    Ok(ptx.map_or(compiled.cubin, String::into_bytes))
+}
+
+/// Modules with all that is needed to launch them, one after the other.
+fn images(code: &Code, modules: &[Module]) -> Result<Vec<u8>, Failure> {
+    note(format_args!("the schedule is {}", code.schedule_source()));
+    let mut bytes = Vec::new();
+    for module in modules {
+        let image = code.compile(*module).map_err(|e| failure(e, None))?;
+        let plan = code.plan(*module).map_err(|e| failure(e, None))?;
+        report(&plan, image.cubin(), image.resources(), None)?;
+        bytes.extend(image.to_bytes().map_err(|e| failure(e, None))?);
+    }
+    Ok(bytes)
 }
 
 fn instance(args: &EmitArgs, target: &Target) -> Result<Kernel, Failure> {
@@ -81,29 +100,63 @@ fn instance(args: &EmitArgs, target: &Target) -> Result<Kernel, Failure> {
     Kernel::from_program(program, &spec).map_err(|e| failure(e, None))
 }
 
-/// The kernel as calls that give every input would have it compiled; PerQuery and PerKey inputs
-/// have a head axis.
-fn plans(args: &EmitArgs, kernel: &Kernel) -> Result<(Schedule, Vec<KernelPlan>), Failure> {
-    let problem = schedule::problem(kernel, args.group, |_| true);
-    let schedule = schedule::choose(&problem, &args.target, args.schedule.as_ref())?;
-    let modules: Vec<Module> = match (args.module, args.stage) {
-        (Some(name), _) => vec![name.into()],
-        (None, Stage::Plan) => Module::ALL.to_vec(),
-        (None, _) => vec![Module::Forward],
-    };
-    let plans = modules
-        .into_iter()
-        .map(|module| KernelPlan::new(module, &problem, &schedule, &args.target))
-        .collect::<Result<_, _>>()
-        .map_err(Failure::new)?;
-    Ok((schedule, plans))
+/// The kernel's code for the calls that the flags describe.
+fn code(args: &EmitArgs, target: &Target) -> Result<Code, Failure> {
+    let mut calls = CallShape::group(args.group);
+    calls = args.without.iter().fold(calls, |calls, name| calls.without(name));
+    calls = args.shared.iter().fold(calls, |calls, name| calls.shared(name));
+    if let Some(wanted) = &args.wanted {
+        calls = calls.wanted(wanted);
+    }
+    let failed = |e| failure(e, None);
+    let mut kernel = instance(args, target)?;
+    if args.tuned.is_some() {
+        kernel = kernel.with_manifest(&target.manifest()?.to_json()).map_err(failed)?;
+    }
+    let mut code = kernel.code(&calls, args.target).map_err(failed)?;
+    if let Some(gpu) = &args.tuned {
+        let optional = target.program.inputs.iter().filter(|input| input.default.is_some());
+        let optional: Vec<&str> = optional.map(|input| input.name.as_str()).collect();
+        code = tuned(code, gpu, args.seq, &optional)?;
+    }
+    let Some(change) = &args.schedule else { return Ok(code) };
+    let schedule = change.apply(code.schedule());
+    Ok(code.with_schedule(schedule))
 }
 
-fn plan_text(
-    args: &EmitArgs,
-    schedule: &Schedule,
-    plans: &[KernelPlan],
-) -> Result<Vec<u8>, Failure> {
+/// The code with the schedule that was tuned for a GPU. `optional` are inputs with a default.
+fn tuned(code: Code, gpu: &str, longest: u64, optional: &[&str]) -> Result<Code, Failure> {
+    if !sparsek::tuned::is_on() {
+        return Err(Failure::new("SPARSEK_TUNED is off").help("unset it, or leave --tuned out"));
+    }
+    let capability = code.target().capability;
+    let described = Gpu::new(gpu, (capability / 10, capability % 10));
+    let store = Store::from_environment();
+    let code = code.tuned(&described, longest, store.as_ref()).map_err(|e| failure(e, None))?;
+    code.warnings().iter().for_each(note);
+    match code.schedule_source() {
+        Source::Model => {
+            let message =
+                format!("no schedule of these calls is tuned for {described}, N {longest}");
+            let given = match optional {
+                [] => String::new(),
+                names => format!("; calls that leave out {} have --without", names.join(", ")),
+            };
+            Err(Failure::new(message).help(format_args!(
+                "tune it with `sparsek tune`; `sparsek tune list` shows what is tuned{given}; without \
+                 --tuned the cost model chooses"
+            )))
+        }
+        _ => Ok(code),
+    }
+}
+
+fn plan_text(args: &EmitArgs, code: &Code, modules: &[Module]) -> Result<Vec<u8>, Failure> {
+    let schedule = code.schedule();
+    let plans: Vec<KernelPlan> = modules
+        .iter()
+        .map(|module| code.plan(*module).map_err(|e| failure(e, None)))
+        .collect::<Result<_, _>>()?;
     if args.json {
         let module = |plan: &KernelPlan| {
             serde_json::json!({
@@ -120,7 +173,7 @@ fn plan_text(
         return Ok(text);
     }
     let mut text = format!("{schedule}\n");
-    for plan in plans {
+    for plan in &plans {
         text.push_str(&format!("\n{plan}"));
         if !text.ends_with('\n') {
             text.push('\n');
@@ -130,7 +183,12 @@ fn plan_text(
 }
 
 /// What the compiler made of a module, on standard error.
-fn report(plan: &KernelPlan, compiled: &Compiled, ptx: Option<&str>) -> Result<(), Failure> {
+fn report(
+    plan: &KernelPlan,
+    cubin: &[u8],
+    resources: &[Resources],
+    ptx: Option<&str>,
+) -> Result<(), Failure> {
     let mut table = Table::new(&[
         "<entry",
         "registers",
@@ -140,7 +198,7 @@ fn report(plan: &KernelPlan, compiled: &Compiled, ptx: Option<&str>) -> Result<(
         "dynamic shared",
         "threads",
     ]);
-    for r in &compiled.resources {
+    for r in resources {
         let launch = plan.interface.launches.iter().find(|l| l.entry == r.entry);
         let of = |f: fn(&sparsek_codegen::Launch) -> u32| {
             launch.map_or("-".to_owned(), |l| thousands(f(l) as usize))
@@ -155,12 +213,12 @@ fn report(plan: &KernelPlan, compiled: &Compiled, ptx: Option<&str>) -> Result<(
             of(|l| l.threads),
         ]);
     }
-    let counted = match (ptx, instructions::in_cubin(&compiled.cubin)) {
+    let counted = match (ptx, instructions::in_cubin(cubin)) {
         (_, Some(counts)) => format!("machine instructions: {counts}"),
         (Some(ptx), None) => format!("PTX instructions: {}", instructions::in_ptx(ptx)),
         (None, None) => "instructions were not counted: there is no nvdisasm".to_owned(),
     };
-    let size = bytes(compiled.cubin.len() as u64);
+    let size = bytes(cubin.len() as u64);
     let (module, target) = (plan.module.name(), &plan.target);
     let text = format!("{module} of {} for {target}: cubin of {size}\n", plan.kernel);
     Channel::Stderr.write(&format!("{text}{}  {counted}\n", table.render(2)))

@@ -1,0 +1,243 @@
+//! Candidates compiled on every core of this process, and run by another one.
+
+use super::process::{Lost, Process};
+use super::protocol::{Reply, Request, Setup};
+use crate::failure::Failure;
+use rayon::prelude::*;
+use sparsek::Kernel;
+use sparsek::cuda::{self, cache::Cache};
+use sparsek::dsl::ir::Program;
+use sparsek_codegen::tune::{Axis, Measure, Trouble, WrongResult};
+use sparsek_codegen::{KernelPlan, Module, Problem, Schedule, Target};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long a process may take to open the GPU and make inputs, and to compute on the CPU.
+const SETUP: Duration = Duration::from_secs(300);
+
+/// How long a check or a row of timed calls may take: calls take milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Most positions of a check: more take the CPU too long.
+const MOST_CHECKED: usize = 8192;
+
+/// What compiles candidates.
+pub(crate) struct Compiler<'a> {
+    /// The kernel's calls.
+    pub(crate) problem: Problem<'a>,
+    /// The gradients that calls compute.
+    pub(crate) backward: &'a Program,
+    /// What code is generated for.
+    pub(crate) target: Target,
+    /// Where compiled code goes, and the other process finds it.
+    pub(crate) cache: Cache,
+}
+
+impl Compiler<'_> {
+    fn compile(&self, module: Module, schedule: &Schedule) -> Result<(), Trouble> {
+        let failed = |e: &dyn std::fmt::Display| Trouble::Failed(short(&e.to_string()));
+        let problem = Problem { backward: self.backward, ..self.problem.clone() };
+        let plan = KernelPlan::new(module, &problem, schedule, &self.target);
+        let plan = plan.map_err(|e| failed(&e))?;
+        match cuda::compiled(&plan, &self.target, Some(&self.cache)) {
+            Ok((_, None)) => Ok(()),
+            // The other process would compile it again, one candidate after the other.
+            Ok((_, Some(warning))) => Err(Trouble::Failed(warning)),
+            Err(e) => Err(failed(&e)),
+        }
+    }
+}
+
+/// The start of a message that may be a compiler's whole log.
+fn short(text: &str) -> String {
+    let mut line: String = text.chars().take(600).collect();
+    if line.len() < text.len() {
+        line.push('…');
+    }
+    line
+}
+
+/// Measures on a GPU, by a process of its own.
+pub(crate) struct Remote<'a> {
+    compiler: Compiler<'a>,
+    process: Process,
+    setup: Setup,
+    /// Lengths whose results are known to the process that runs.
+    expected: BTreeSet<usize>,
+    /// Bytes a second of a copy on the device, when it is known.
+    pub(crate) copy: Option<f64>,
+    /// How long a candidate is waited for.
+    pub(crate) patience: Duration,
+}
+
+impl<'a> Remote<'a> {
+    /// `process` answers as `sparsek tune-worker` does.
+    pub(crate) fn new(compiler: Compiler<'a>, process: Process, setup: Setup) -> Remote<'a> {
+        Remote {
+            compiler,
+            process,
+            setup,
+            expected: BTreeSet::new(),
+            copy: None,
+            patience: PATIENCE,
+        }
+    }
+
+    /// Positions of a check: a bit over what the first queries see, and several chunks where only whole ones
+    /// would not tell.
+    fn checked(&self, axis: Axis, schedule: &Schedule) -> usize {
+        let instance = self.compiler.problem.instance;
+        let seen = instance.k + instance.w + instance.sinks;
+        let chunk = schedule.chunk as usize;
+        let more = if axis == Axis::Chunk { chunk + chunk / 2 } else { 0 };
+        (seen + 229).max(more + 37).clamp(300, MOST_CHECKED)
+    }
+
+    /// The process with the GPU open.
+    ///
+    /// # Errors
+    /// It does not start, or cannot use the GPU: nothing can be measured.
+    pub(crate) fn start(&mut self) -> Result<(), Failure> {
+        match self.ready() {
+            Ok(()) => Ok(()),
+            Err(Trouble::Failed(reason) | Trouble::Fault(reason)) => {
+                Err(Failure::new(format_args!("nothing can be measured: {reason}"))
+                    .help("see `sparsek doctor`; --dry-run shows what would be tried"))
+            }
+            Err(Trouble::Timeout(seconds)) => Err(Failure::new(format_args!(
+                "the process that uses the GPU did not answer in {seconds:.0} s"
+            ))
+            .help("is the GPU in use by something else? see nvidia-smi")),
+            Err(Trouble::Wrong(_)) => Err(Failure::new("setting up gave an answer to a check")),
+        }
+    }
+
+    fn ready(&mut self) -> Result<(), Trouble> {
+        if self.process.is_running() {
+            return Ok(());
+        }
+        self.expected.clear();
+        let request = Request::Setup(Box::new(self.setup.clone()));
+        match self.send(&request, SETUP)? {
+            Reply::Ready { copy } => {
+                self.copy = Some(copy);
+                Ok(())
+            }
+            other => {
+                self.process.end();
+                Err(self.unexpected(other))
+            }
+        }
+    }
+
+    /// An answer to something else means that process and tuner are out of step: it is ended.
+    fn unexpected(&mut self, reply: Reply) -> Trouble {
+        match reply {
+            Reply::Failed(reason) => Trouble::Failed(short(&reason)),
+            Reply::Fault(reason) => Trouble::Fault(short(&reason)),
+            other => {
+                self.process.end();
+                Trouble::Fault(format!("an answer to another question: {other:?}"))
+            }
+        }
+    }
+
+    fn send(&mut self, request: &Request, patience: Duration) -> Result<Reply, Trouble> {
+        match self.process.ask(request, patience) {
+            Ok(Reply::Fault(reason)) => Err(Trouble::Fault(short(&reason))),
+            Ok(reply) => Ok(reply),
+            Err(Lost::Died(reason)) => Err(Trouble::Fault(short(&reason))),
+            Err(Lost::Hung(patience)) => Err(Trouble::Timeout(patience.as_secs_f64())),
+        }
+    }
+
+    /// Plan, forward and backward of schedules that took turns.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub(crate) fn figures(&mut self, schedules: &[Schedule]) -> Result<Vec<[f64; 3]>, Trouble> {
+        for compiled in self.compile(Axis::Chunk, schedules) {
+            compiled?;
+        }
+        self.ready()?;
+        let request = Request::Figures(schedules.to_vec());
+        match self.send(&request, self.patience * schedules.len().max(1) as u32)? {
+            Reply::Figures(all) if all.len() == schedules.len() => Ok(all),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// How often the process had to be started.
+    pub(crate) fn starts(&self) -> usize {
+        self.process.starts
+    }
+}
+
+impl Measure for Remote<'_> {
+    fn batch(&self) -> usize {
+        rayon::current_num_threads().max(8)
+    }
+
+    fn compile(&mut self, axis: Axis, schedules: &[Schedule]) -> Vec<Result<(), Trouble>> {
+        let modules: &[Module] = match axis {
+            Axis::Forward => &[Module::Plan, Module::Forward],
+            Axis::Backward | Axis::Chunk => &[Module::Plan, Module::Forward, Module::Backward],
+        };
+        // Candidates of an axis share modules, which are compiled once: the other passes do not change them.
+        let Some((first, rest)) = schedules.split_first() else { return Vec::new() };
+        let compiler = &self.compiler;
+        let of_first: Vec<Result<(), Trouble>> =
+            modules.par_iter().map(|module| compiler.compile(*module, first)).collect();
+        let all = |results: Vec<Result<(), Trouble>>| results.into_iter().collect();
+        let mut compiled = vec![all(of_first)];
+        let others = rest.par_iter().map(|schedule| {
+            modules.iter().try_for_each(|module| compiler.compile(*module, schedule))
+        });
+        compiled.extend(others.collect::<Vec<_>>());
+        compiled
+    }
+
+    fn check(&mut self, axis: Axis, schedule: &Schedule) -> Result<(), Trouble> {
+        self.ready()?;
+        let n = self.checked(axis, schedule);
+        if !self.expected.contains(&n) {
+            match self.send(&Request::Expect(n), SETUP)? {
+                Reply::Right => self.expected.insert(n),
+                other => return Err(self.unexpected(other)),
+            };
+        }
+        match self.send(&Request::Check { axis, schedule: *schedule, n }, self.patience)? {
+            Reply::Right => Ok(()),
+            Reply::Wrong { tensor, error, limit } => {
+                let error = error.unwrap_or(f64::INFINITY);
+                Err(Trouble::Wrong(WrongResult { tensor, error, limit }))
+            }
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    fn time(
+        &mut self,
+        axis: Axis,
+        schedule: &Schedule,
+        calls: usize,
+        cutoff: Option<f64>,
+    ) -> Result<Vec<f64>, Trouble> {
+        self.ready()?;
+        let request = Request::Time { axis, schedule: *schedule, calls, cutoff };
+        match self.send(&request, self.patience)? {
+            Reply::Times(times) => Ok(times),
+            other => Err(self.unexpected(other)),
+        }
+    }
+}
+
+/// The gradients of calls that give what a problem gives.
+pub(crate) fn gradients(kernel: &Kernel, problem: &Problem<'_>) -> Program {
+    let given = |name: &str| problem.given.iter().any(|g| g.name == name);
+    kernel.backward_program().with_outputs(|n| given(n.strip_prefix("d_").unwrap_or(n)))
+}
+
+#[cfg(all(test, unix))]
+#[path = "measure_tests.rs"]
+mod tests;

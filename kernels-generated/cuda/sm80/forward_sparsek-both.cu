@@ -1,0 +1,875 @@
+// SparsekBoth, forward: bf16, head dimension 128, k 512, window 512, groups of 4 query heads
+//
+// schedule  tile q 128, kv 32; warps 4; stages 2; sm80
+// target    sm_80, instructions of sm80
+// input     da167c8973225e94
+#include <cuda_bf16.h>
+
+typedef __nv_bfloat16 elem;
+#define INFINITY_F __int_as_float(0x7f800000)
+#pragma nv_diag_suppress 177  // not every module uses all of what follows
+
+constexpr int D = 128;  // head dimension
+constexpr int K = 512;  // selected keys
+constexpr bool HAS_TOPK = true;
+constexpr int WINDOW = 512;
+constexpr int SINKS = 0;
+constexpr int GROUP = 4;  // query heads of a key-value head
+constexpr int CHUNK = 512;  // queries of a chunk of the plan
+constexpr int CHUNK_KEYS = 1024;  // keys of a chunk's list, at most
+constexpr int TILE_KEYS = 512;  // keys of a tile's list, at most
+constexpr int TILE_Q = 128;  // rows of the tile that stays
+constexpr int TILE_KV = 32;  // rows of a streamed tile
+constexpr int WARPS = 4;
+constexpr int STAGES = 2;  // streamed tiles in flight
+constexpr int POSITIONS = 32;  // positions of a tile of rows
+constexpr float LOGIT_SCALE = 1.442695f;  // powers of two for 1 of `logit`
+constexpr float SLACK = 8.0f;  // powers of two that a share may exceed 1 by
+constexpr bool WEIGHT_BOUNDED = true;  // a share of 0 has the weight 0
+constexpr int BLOCKS_PER_MULTIPROCESSOR = 2;
+constexpr int SHARED = 71680;  // bytes of a block
+constexpr int STEP = 32;  // keys of a streamed tile at a time
+constexpr int UNROLLED = 8;  // steps of 16 of the head dimension
+constexpr bool QUERIES_IN_REGISTERS = false;
+constexpr int SLICE = 128;  // columns of the output that a block accumulates
+
+// The one parameter of every entry: tensors with their strides in elements, buffers, sizes.
+struct Arguments {
+    long long rows;
+    long long sequences;
+    long long n;
+    long long hq;
+    long long hkv;
+    const int* cu_seqlens;
+    const elem* q; long long q_batch; long long q_position; long long q_head;
+    const elem* k; long long k_batch; long long k_position; long long k_head;
+    const elem* v; long long v_batch; long long v_position; long long v_head;
+    elem* o; long long o_batch; long long o_position; long long o_head;
+    float* lse;
+    const int* expiry;
+    const float* u; long long u_batch; long long u_head; long long u_position;
+    const float* tau;
+    int* chunk_keys;
+    int* chunk_counts;
+    int* tile_keys;
+    int* tile_counts;
+};
+
+// The element type.
+__device__ __forceinline__ float to_float(elem x) { return __bfloat162float(x); }
+__device__ __forceinline__ elem to_elem(float x) { return __float2bfloat16_rn(x); }
+
+// Two numbers rounded to the element type, the first in the lower half.
+__device__ __forceinline__ unsigned pack(float low, float high) {
+    unsigned y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    return y;
+}
+
+// Stores two neighbouring elements.
+__device__ __forceinline__ void store_pair(elem* to, float a, float b) { *reinterpret_cast<unsigned*>(to) = pack(a, b); }
+
+// Elementwise functions of the language. Maximum and minimum return their first operand when both are equal.
+constexpr float LOG2_E = 1.4426950408889634f;
+constexpr float LN_2 = 0.6931471805599453f;
+
+// 2^x within 2 ulp.
+__device__ __forceinline__ float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ float exponential(float x) { return power_of_two(LOG2_E * x); }
+__device__ __forceinline__ float logarithm(float x) { return logf(x); }
+__device__ __forceinline__ float divide(float a, float b) { return __fdividef(a, b); }
+__device__ __forceinline__ float sigmoid(float x) { return divide(1.0f, 1.0f + power_of_two(-LOG2_E * x)); }
+__device__ __forceinline__ float absolute(float x) { return fabsf(x); }
+__device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
+__device__ __forceinline__ float reciprocal_square_root(float x) { return rsqrtf(x); }
+__device__ __forceinline__ float minimum(float a, float b) { return b < a ? b : a; }
+__device__ __forceinline__ float maximum(float a, float b) { return b > a ? b : a; }
+
+// (1 − e) / (1 + e) with e = exp(−2|x|), an absolute error of about 1e-7; near 0, where that form cancels, the series.
+__device__ __forceinline__ float hyperbolic_tangent(float x) {
+    const float size = fabsf(x);
+    const float e = power_of_two(-2.0f * LOG2_E * size);
+    const float square = x * x;
+    const float series = size * (1.0f + square * (-0.33333333f + square * (0.13333333f - 0.05396825f * square)));
+    return copysignf(size < 0.1f ? series : divide(1.0f - e, 1.0f + e), x);
+}
+
+// Sequences: the rows of the batch, or the packed sequences of its one row.
+struct Sequence {
+    int index;   // the coordinate `batch`
+    int row;     // row of the batch
+    int start;   // first position in that row
+    int length;
+};
+
+__device__ __forceinline__ Sequence sequence_at(const Arguments& a, int b) {
+    if (a.cu_seqlens == nullptr) return {b, b, 0, static_cast<int>(a.n)};
+    const int start = a.cu_seqlens[b];
+    return {b, 0, start, a.cu_seqlens[b + 1] - start};
+}
+
+// Blocks of P positions, each within one sequence. Packed sequence b has the ids from ⌊start / P⌋ + b on: enough for its
+// blocks, and apart from those of its neighbours. Some ids stay empty.
+template <int P>
+__device__ __forceinline__ int blocks_of_row(const Arguments& a) { return static_cast<int>((a.n + P - 1) / P); }
+
+template <int P>
+__device__ __forceinline__ int block_count(const Arguments& a) {
+    if (a.cu_seqlens == nullptr) return static_cast<int>(a.rows) * blocks_of_row<P>(a);
+    return static_cast<int>(a.n / P + a.sequences);
+}
+
+template <int P>
+__device__ __forceinline__ int first_block(const Arguments& a, const Sequence& s) {
+    return a.cu_seqlens == nullptr ? s.row * blocks_of_row<P>(a) : s.start / P + s.index;
+}
+
+// The sequence and the number of a block within it; false for an empty id.
+template <int P>
+__device__ __forceinline__ bool find_block(const Arguments& a, int id, Sequence& s, int& block) {
+    int b = 0;
+    if (a.cu_seqlens == nullptr) {
+        b = id / blocks_of_row<P>(a);
+    } else {
+        // The last sequence whose first id is not above this one.
+        int end = static_cast<int>(a.sequences);
+        while (end - b > 1) {
+            const int middle = (b + end) / 2;
+            if (a.cu_seqlens[middle] / P + middle <= id) b = middle;
+            else end = middle;
+        }
+    }
+    s = sequence_at(a, b);
+    block = id - first_block<P>(a, s);
+    return block * P < s.length;
+}
+
+// The score of a key.
+__device__ __forceinline__ float score_at(const Arguments& a, const Sequence& s, int g, int j) {
+    return a.u[s.row * a.u_batch + g * a.u_head + (s.start + j) * a.u_position];
+}
+
+// Asynchronous copies of 16 bytes from device to shared memory. Without `valid` the 16 bytes become zero and nothing
+// is read.
+__device__ __forceinline__ void copy_async(void* to, const void* from, bool valid) {
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+    const int bytes = valid ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
+}
+
+// Ends a group of copies.
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most `PENDING` groups of this thread are under way.
+template <int PENDING>
+__device__ __forceinline__ void wait_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// Products of 16-bit tiles by mma.sync.m16n8k16, f32 accumulators.
+//
+// A warp's accumulator of 16 rows × 8 columns: lane l holds rows l/4 and l/4 + 8, columns 2(l%4) and 2(l%4) + 1, as
+// c[0], c[1] and c[2], c[3]. `Left` is a 16 × 16 left operand, `Right` a 16 × 16 right operand (two halves of 8 columns).
+struct Left { unsigned x[4]; };
+struct Right { unsigned x[2][2]; };
+
+__device__ __forceinline__ void load_matrices(unsigned (&x)[4], const elem* at) {
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(at));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(address) : "memory");
+}
+
+__device__ __forceinline__ void load_matrices_transposed(unsigned (&x)[4], const elem* at) {
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(at));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(address) : "memory");
+}
+
+// Each load adds what is the same for a warp to a lane's own place: where that is a constant, the instruction holds it.
+
+// Rows row..row+16 and columns k..k+16 of a tile, as a left operand.
+template <int ROW>
+__device__ __forceinline__ Left load_left(const elem* tile, int row, int k, int lane) {
+    Left a;
+    const elem* own = tile + (lane % 16 * ROW + lane / 16 * 8);
+    load_matrices(a.x, own + (row * ROW + k));
+    return a;
+}
+
+// The transpose of rows n..n+16 and columns k..k+16 of a tile, as a right operand: its columns are the tile's rows.
+template <int ROW>
+__device__ __forceinline__ Right load_right_transposed(const elem* tile, int n, int k, int lane) {
+    unsigned x[4];
+    const elem* own = tile + ((lane / 16 * 8 + lane % 8) * ROW + lane / 8 % 2 * 8);
+    load_matrices(x, own + (n * ROW + k));
+    return {{{x[0], x[1]}, {x[2], x[3]}}};
+}
+
+// Rows k..k+16 and columns n..n+16 of a tile, as a right operand.
+template <int ROW>
+__device__ __forceinline__ Right load_right(const elem* tile, int k, int n, int lane) {
+    unsigned x[4];
+    const elem* own = tile + (lane % 16 * ROW + lane / 16 * 8);
+    load_matrices_transposed(x, own + (k * ROW + n));
+    return {{{x[0], x[1]}, {x[2], x[3]}}};
+}
+
+// Two neighbouring accumulators, rounded to the element type, as a left operand of 16 columns.
+__device__ __forceinline__ Left round_to_left(const float (&c0)[4], const float (&c1)[4]) {
+    return {{pack(c0[0], c0[1]), pack(c0[2], c0[3]), pack(c1[0], c1[1]), pack(c1[2], c1[3])}};
+}
+
+// c += a · (half h of b)
+__device__ __forceinline__ void multiply_add(float (&c)[4], const Left& a, const unsigned (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Tiles in shared memory have rows of D elements and 16 or 32 bytes of padding: the rows that one instruction reads then
+// start in different banks, for every D that is a multiple of 16.
+constexpr int ROW = D + 8;
+
+// scores[m][n] = rows of `left` · rows of `right`, over the head dimension: the first 16 M rows, and every row of `right`.
+template <int M, int COLUMNS>
+__device__ __forceinline__ void product(float (&scores)[M][COLUMNS / 8][4], const elem* left, const elem* right, int lane) {
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int n = 0; n < COLUMNS / 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) scores[m][n][e] = 0.0f;
+#pragma unroll UNROLLED
+    for (int k = 0; k < D; k += 16) {
+        Left a[M];
+#pragma unroll
+        for (int m = 0; m < M; ++m) a[m] = load_left<ROW>(left, 16 * m, k, lane);
+#pragma unroll
+        for (int n = 0; n < COLUMNS / 16; ++n) {
+            const Right b = load_right_transposed<ROW>(right, 16 * n, k, lane);
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+                multiply_add(scores[m][2 * n], a[m], b.x[0]);
+                multiply_add(scores[m][2 * n + 1], a[m], b.x[1]);
+            }
+        }
+    }
+}
+
+// The same with left operands that were loaded before.
+template <int M, int COLUMNS>
+__device__ __forceinline__ void product(float (&scores)[M][COLUMNS / 8][4], const Left (&left)[M][D / 16],
+                                        const elem* right, int lane) {
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int n = 0; n < COLUMNS / 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) scores[m][n][e] = 0.0f;
+#pragma unroll
+    for (int k = 0; k < D / 16; ++k) {
+#pragma unroll
+        for (int n = 0; n < COLUMNS / 16; ++n) {
+            const Right b = load_right_transposed<ROW>(right, 16 * n, 16 * k, lane);
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+                multiply_add(scores[m][2 * n], left[m][k], b.x[0]);
+                multiply_add(scores[m][2 * n + 1], left[m][k], b.x[1]);
+            }
+        }
+    }
+}
+
+// sum[m] += weights[m] (rounded to the element type) · `right`, whose rows are the columns of the weights: its first WIDTH
+// columns.
+template <int M, int COLUMNS, int WIDTH>
+__device__ __forceinline__ void add_weighted(float (&sum)[M][WIDTH / 8][4], const float (&weights)[M][COLUMNS / 8][4],
+                                             const elem* right, int lane) {
+#pragma unroll
+    for (int k = 0; k < COLUMNS / 16; ++k) {
+        Left a[M];
+#pragma unroll
+        for (int m = 0; m < M; ++m) a[m] = round_to_left(weights[m][2 * k], weights[m][2 * k + 1]);
+#pragma unroll
+        for (int n = 0; n < WIDTH / 16; ++n) {
+            const Right b = load_right<ROW>(right, 16 * k, 16 * n, lane);
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+                multiply_add(sum[m][2 * n], a[m], b.x[0]);
+                multiply_add(sum[m][2 * n + 1], a[m], b.x[1]);
+            }
+        }
+    }
+}
+
+// The first of WIDTH columns of the head dimension that a block accumulates: the last slice overlaps the one before where D
+// is no multiple of the width, and both write the same numbers there.
+template <int WIDTH>
+__device__ __forceinline__ int slice_from() { return WIDTH == D ? 0 : min(static_cast<int>(blockIdx.z) * WIDTH, D - WIDTH); }
+
+// Sum and maximum over the four lanes that share a row.
+__device__ __forceinline__ float row_sum(float x) {
+    x += __shfl_xor_sync(~0u, x, 1);
+    return x + __shfl_xor_sync(~0u, x, 2);
+}
+
+__device__ __forceinline__ float row_maximum(float x) {
+    x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+    return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+
+// Rows of a tile: the query heads of one key-value head (of one part of them, where they are more than a tile has
+// rows) times consecutive positions. A shape holds POSITIONS, HEADS of a part, and PARTS.
+struct RowTile {
+    static constexpr int POSITIONS = 32, HEADS = 4, PARTS = 1;
+    static constexpr bool FILLED = true;
+};
+
+struct Tile {
+    Sequence s;
+    int id;        // of the block of positions
+    int from, to;  // positions [from, to)
+    int g;         // key-value head
+    int part;      // of the group's heads
+};
+
+// What a row is: its position, −1 for a row of the tile that stands for none, its query head and its values.
+struct Row {
+    int i;
+    int head;
+    float tau;
+};
+
+// Values of the sequence and key-value head.
+struct Uniform {
+};
+
+__device__ __forceinline__ Uniform load_uniform(const Arguments& a, const Sequence& s, int g) {
+    Uniform x = {};
+    return x;
+}
+
+// The tile of one block of positions; false for an empty id.
+template <class Shape>
+__device__ __forceinline__ bool find_tile(const Arguments& a, int block_id, int g, Tile& tile) {
+    int block = 0;
+    if (!find_block<Shape::POSITIONS>(a, block_id, tile.s, block)) return false;
+    tile.id = block_id;
+    tile.from = block * Shape::POSITIONS;
+    tile.to = min(tile.from + Shape::POSITIONS, tile.s.length);
+    tile.g = g;
+    tile.part = 0;
+    return true;
+}
+
+// The position of a row, whether or not it exists.
+template <class Shape>
+__device__ __forceinline__ int row_position(const Tile& tile, int row) { return tile.from + row / Shape::HEADS; }
+
+template <class Shape>
+__device__ __forceinline__ bool row_exists(const Tile& tile, int row, int& i, int& head) {
+    const int in_part = tile.part * Shape::HEADS + row % Shape::HEADS;
+    i = row_position<Shape>(tile, row);
+    head = tile.g * GROUP + in_part;
+    return row < Shape::POSITIONS * Shape::HEADS && i < tile.to && in_part < GROUP;
+}
+
+template <class Shape>
+__device__ __forceinline__ Row load_row(const Arguments& a, const Uniform& x, const Tile& tile, int row) {
+    Row r = {};
+    if (!row_exists<Shape>(tile, row, r.i, r.head)) {
+        r.i = -1;
+        return r;
+    }
+    const Sequence& s = tile.s;
+    const long long token = s.start + r.i;
+    const int i = r.i, head = r.head;
+    r.tau = a.tau[(s.row * a.hkv + tile.g) * a.n + token];
+    return r;
+}
+
+// How the threads of a block share the copies of ROWS rows: COPIES of 16 bytes of a row are those of as many threads, so that
+// a thread's rows are AT_ONCE apart and its addresses in shared memory differ by constants.
+template <int ROWS, int THREADS>
+struct RowCopies {
+    static constexpr int SIZE = 16 / sizeof(elem), COPIES = D / SIZE;
+    static constexpr int WIDTH = COPIES < THREADS ? COPIES : THREADS, AT_ONCE = THREADS / WIDTH;
+    // A thread's first row, and its first element of every row.
+    static __device__ __forceinline__ int row() { return threadIdx.x / WIDTH; }
+    static __device__ __forceinline__ int element() { return threadIdx.x % WIDTH * SIZE; }
+    // Whether it has the row that is `n` after its first one, and the copy that is `c` after the first one of its row.
+    static __device__ __forceinline__ bool has_row(int n) {
+        return (AT_ONCE * WIDTH == THREADS || row() < AT_ONCE) && (ROWS % AT_ONCE == 0 || n + row() < ROWS);
+    }
+    static __device__ __forceinline__ bool has_copy(int c) { return COPIES % WIDTH == 0 || c * SIZE + element() < D; }
+};
+
+// Starts copying the rows of a tensor [B, N, Hq, D] that a tile has; rows that do not exist become zero.
+template <class Shape, int ROWS, int THREADS>
+__device__ __forceinline__ void copy_query_rows(elem* to, const elem* from, long long batch, long long position, long long head,
+                                                const Tile& tile) {
+    using Copies = RowCopies<ROWS, THREADS>;
+    to += Copies::row() * ROW + Copies::element();
+    from += tile.s.row * batch + tile.s.start * position + Copies::element();
+#pragma unroll
+    for (int n = 0; n < ROWS; n += Copies::AT_ONCE) {
+        if (!Copies::has_row(n)) break;
+        int i, h;
+        const bool valid = row_exists<Shape>(tile, n + Copies::row(), i, h);
+        const long long offset = valid ? i * position + h * head : 0;
+#pragma unroll
+        for (int c = 0; c < Copies::COPIES; c += Copies::WIDTH)
+            if (Copies::has_copy(c)) copy_async(to + n * ROW + c * Copies::SIZE, from + offset + c * Copies::SIZE, valid);
+    }
+}
+
+// What a column is: its key, −1 for none, the queries [from, to) that see it, its score and its values.
+struct Column {
+    int from, to;
+    int j;
+    float score;
+};
+
+__device__ __forceinline__ void load_column_values(const Arguments& a, const Uniform& x, const Sequence& s, int g, Column& c) {
+    const int j = c.j;
+    const long long token = s.start + j;
+}
+
+// A candidate's gate, clip(u − tau, 0, 1). Keys that are never candidates have the score +inf, so that theirs is 1.
+__device__ __forceinline__ float candidate_gate(const Row& r, const Column& c) { return __saturatef(c.score - r.tau); }
+
+// The score by which a key is gated once it has left the window.
+__device__ __forceinline__ float gate_score(const Arguments& a, const Sequence& s, int g, int j) {
+    return j < SINKS ? INFINITY_F : score_at(a, s, g, j);
+}
+
+// Whether the user's predicates leave a pair.
+__device__ __forceinline__ bool predicate(const Uniform&, const Row&, const Column&) { return true; }
+
+// Whether every pair of a tile is seen.
+template <bool FULL>
+constexpr bool SEES_ALL = FULL && true;
+
+// Whether a query sees a key. In full tiles every query of the tile sees every key, predicates aside.
+template <bool FULL>
+__device__ __forceinline__ bool sees(const Uniform& x, const Row& r, const Column& c) {
+    return (FULL | ((c.from <= r.i) & (r.i < c.to))) & predicate(x, r, c);
+}
+
+// The gate of a pair that is seen: 1 in the window.
+template <bool FULL>
+__device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
+    const float gate = candidate_gate(r, c);
+    return !FULL && r.i - c.j < WINDOW ? 1.0f : gate;
+}
+
+// The logit of a pair over its constant factor: times LOGIT_SCALE, in powers of two.
+__device__ __forceinline__ float logit(const Uniform& x, const Row& r, const Column& c, float gate, float dot_qk) {
+    return (dot_qk * 0.088388346f) * gate;
+}
+
+// The weight of a pair's value, p being its share of the softmax.
+__device__ __forceinline__ float weight(const Uniform& x, const Row& r, const Column& c, float gate, float p) {
+    return p * gate;
+}
+
+// The keys that queries [begin, end) of a tile see past their windows: of the chunk's keys those that are past the window at
+// `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within.
+// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of a chunk, a warp at a
+// time that of a tile.
+extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
+    extern __shared__ __align__(16) unsigned char shared_memory[];
+    int2* keys = reinterpret_cast<int2*>(shared_memory);  // key, expiry
+    __shared__ int expiring_keys[CHUNK < 16 * POSITIONS ? CHUNK : 16 * POSITIONS];  // POSITIONS for each warp that has a tile
+    Sequence s;
+    int chunk;
+    if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
+    const int g = blockIdx.y, lane = threadIdx.x % 32;
+    const long long list = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
+    const int count = a.chunk_counts[list];
+    const int* expiry = a.expiry + (static_cast<long long>(s.row) * a.hkv + g) * a.n + s.start;
+    for (int i = threadIdx.x; i < count; i += blockDim.x) {
+        const int j = a.chunk_keys[list * CHUNK_KEYS + i];
+        keys[i] = {j, expiry[j]};
+    }
+    __syncthreads();
+
+    const long long first = static_cast<long long>(g) * block_count<POSITIONS>(a) + first_block<POSITIONS>(a, s);
+    for (int tile = threadIdx.x / 32; tile < CHUNK / POSITIONS; tile += blockDim.x / 32) {
+        const int block = chunk * (CHUNK / POSITIONS) + tile, begin = block * POSITIONS;
+        if (begin >= s.length) break;
+        const int end = begin + POSITIONS < s.length ? begin + POSITIONS : s.length;
+        int* to = a.tile_keys + (first + block) * TILE_KEYS;
+        // At most one selected key expires at a query.
+        int* expiring = expiring_keys + threadIdx.x / 32 * POSITIONS;
+        int full = 0, partly = 0;
+        const unsigned lower = (1u << lane) - 1;
+#pragma unroll 2
+        for (int base = 0; base < count; base += 32) {
+            const int i = base + lane;
+            const int2 key = i < count ? keys[i] : int2{0, 0};
+            const bool past = key.x <= begin - WINDOW && key.y > begin, lasts = key.y >= end;
+            const unsigned lasting = __ballot_sync(0xffffffffu, past && lasts);
+            const unsigned leaving = __ballot_sync(0xffffffffu, past && !lasts);
+            if (past && lasts) to[full + __popc(lasting & lower)] = key.x;
+            if (past && !lasts) expiring[partly + __popc(leaving & lower)] = key.x;
+            full += __popc(lasting);
+            partly += __popc(leaving);
+        }
+        __syncwarp();
+        for (int i = lane; i < partly; i += 32) to[full + i] = expiring[i];
+        __syncwarp();
+        if (lane == 0) {
+            a.tile_counts[2 * (first + block)] = full;
+            a.tile_counts[2 * (first + block) + 1] = full + partly;
+        }
+    }
+}
+
+// The keys that some query of a tile sees, as columns, those first that every query sees:
+//   selected keys alive through the whole tile, window keys that every query has in its window,
+//   then selected keys that expire within the tile, keys that leave the window, and keys after the first query.
+// Selected here means past its window when the tile starts; keys that pass it within the tile are among the window's.
+struct TileColumns {
+    const int* selected;
+    // Where each of the five kinds ends.
+    int lasting, shared, expiring, leaving, total;
+    // Keys of columns of the contiguous kinds, less the column.
+    int shared_offset, leaving_offset, later_offset;
+};
+
+__device__ __forceinline__ TileColumns tile_columns(const Arguments& a, const Tile& tile) {
+    const long long list = static_cast<long long>(tile.g) * block_count<RowTile::POSITIONS>(a) + tile.id;
+    const int lasting = a.tile_counts[2 * list], selected = a.tile_counts[2 * list + 1];
+    const int window_from = max(0, tile.from - WINDOW + 1);
+    const int shared_from = min(max(window_from, tile.to - WINDOW), tile.from + 1);
+    TileColumns t;
+    t.selected = a.tile_keys + list * TILE_KEYS;
+    t.lasting = lasting;
+    t.shared = t.lasting + tile.from + 1 - shared_from;
+    t.expiring = t.shared + selected - lasting;
+    t.leaving = t.expiring + max(0, shared_from - window_from);
+    t.total = t.leaving + tile.to - tile.from - 1;
+    t.shared_offset = shared_from - t.lasting;
+    t.leaving_offset = window_from - t.expiring;
+    t.later_offset = tile.from + 1 - t.leaving;
+    return t;
+}
+
+// The key of a column, −1 beyond the last; `window` says whether all queries have it in their window.
+__device__ __forceinline__ int column_key(const TileColumns& t, int c, bool& window) {
+    window = c >= t.lasting && c < t.shared;
+    const bool selected = c < t.lasting || (c >= t.shared && c < t.expiring);
+    const int offset = c < t.shared ? t.shared_offset : c < t.leaving ? t.leaving_offset : t.later_offset;
+    int j = c < t.total ? c + offset : -1;
+    if (selected) j = t.selected[c < t.lasting ? c : c - (t.shared - t.lasting)];
+    return j;
+}
+
+__device__ __forceinline__ Column load_column(const Arguments& a, const Uniform& x, const Tile& tile, int j, bool window) {
+    Column c = {};
+    c.j = j;
+    if (j < 0) return c;
+    const Sequence& s = tile.s;
+    c.from = j;
+    c.to = a.expiry[(s.row * a.hkv + tile.g) * a.n + s.start + j];
+    c.score = window ? INFINITY_F : gate_score(a, s, tile.g, j);
+    load_column_values(a, x, s, tile.g, c);
+    return c;
+}
+
+// What a block knows of its tile, for every thread: in registers it would be spilled.
+struct alignas(16) TileData {
+    Tile tile;
+    TileColumns columns;
+    const elem* k;  // of the sequence and key-value head
+    const elem* v;
+};
+
+__device__ __forceinline__ TileData tile_data(const Arguments& a, const Tile& tile) {
+    return {tile, tile_columns(a, tile), a.k + tile.s.row * a.k_batch + tile.s.start * a.k_position + tile.g * a.k_head,
+            a.v + tile.s.row * a.v_batch + tile.s.start * a.v_position + tile.g * a.v_head};
+}
+
+// The row of a token. Counted in bytes, and without a sign: one product of 32 by 64 bits.
+__device__ __forceinline__ const elem* row_of_token(const elem* first, unsigned token, long long stride) {
+    return reinterpret_cast<const elem*>(reinterpret_cast<const char*>(first) + token * (stride * sizeof(elem)));
+}
+
+// Starts copying key and value rows of one tile of columns; columns without a key become zero rows.
+template <int THREADS>
+__device__ __forceinline__ void copy_key_rows(const Arguments& a, const TileData& data, const int* keys, elem* k_rows, elem* v_rows) {
+    using Copies = RowCopies<TILE_KV, THREADS>;
+    const elem* k = data.k + Copies::element();
+    const elem* v = data.v + Copies::element();
+    keys += Copies::row();
+    k_rows += Copies::row() * ROW + Copies::element();
+    v_rows += Copies::row() * ROW + Copies::element();
+#pragma unroll
+    for (int n = 0; n < TILE_KV; n += Copies::AT_ONCE) {
+        if (!Copies::has_row(n)) break;
+        const int j = keys[n];
+        const elem* k_row = row_of_token(k, max(j, 0), a.k_position);
+        const elem* v_row = row_of_token(v, max(j, 0), a.v_position);
+#pragma unroll
+        for (int c = 0; c < Copies::COPIES; c += Copies::WIDTH) {
+            if (!Copies::has_copy(c)) break;
+            copy_async(k_rows + n * ROW + c * Copies::SIZE, k_row + c * Copies::SIZE, j >= 0);
+            copy_async(v_rows + n * ROW + c * Copies::SIZE, v_row + c * Copies::SIZE, j >= 0);
+        }
+    }
+}
+
+// The online softmax of M × 16 rows, in powers of two: what `logit` gives counts LOGIT_SCALE of them. Each of the four lanes
+// of a row holds a quarter of its sum.
+template <int M>
+struct Softmax {
+    float reference[M][2], sum[M][2];
+    float inverse[M][2], lse[M][2];
+
+    __device__ __forceinline__ void start(const Uniform&, const Row (&)[M][2]) {
+#pragma unroll
+        for (int m = 0; m < M; ++m) reference[m][0] = reference[m][1] = -INFINITY_F, sum[m][0] = sum[m][1] = 0.0f;
+    }
+
+    // Logits become exp(logit − reference); sums and the output so far shrink to a new reference.
+    template <int N, int OUT>
+    __device__ __forceinline__ void update(float (&x)[M][N][4], float (&o)[M][OUT][4]) {
+        float shrink[M][2];
+        if (exponentials(x, shrink)) rescale(o, shrink);
+    }
+
+    // Logits become exp(logit − reference). A row's reference is its maximum when that last grew by more than SLACK: shares of
+    // the softmax come out the same, 2^SLACK at most before they are divided by the sum, and hardly a tile but a row's first
+    // makes the output shrink. Returns whether it has to, for some row of the warp.
+    template <int N>
+    __device__ __forceinline__ bool exponentials(float (&x)[M][N][4], float (&shrink)[M][2]) {
+        bool grew = false;
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                float highest = x[m][0][2 * h];
+#pragma unroll
+                for (int n = 0; n < N; ++n) highest = fmaxf(highest, fmaxf(x[m][n][2 * h], x[m][n][2 * h + 1]));
+                shrink[m][h] = highest;
+                grew |= LOGIT_SCALE * (highest - reference[m][h]) > SLACK;  // not where both are −inf
+            }
+        grew = __any_sync(~0u, grew);
+        if (grew) {
+#pragma unroll
+            for (int m = 0; m < M; ++m)
+#pragma unroll
+                for (int h = 0; h < 2; ++h) {
+                    const float before = reference[m][h], highest = row_maximum(shrink[m][h]);
+                    if (LOGIT_SCALE * (highest - before) > SLACK) reference[m][h] = highest;
+                    shrink[m][h] = reference[m][h] == before ? 1.0f : power_of_two(LOGIT_SCALE * (before - reference[m][h]));
+                    sum[m][h] *= shrink[m][h];
+                }
+        }
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                // While nothing is seen the reference is −inf, and −inf − −inf would be NaN.
+                const float least = reference[m][h] == -INFINITY_F ? 0.0f : -LOGIT_SCALE * reference[m][h];
+                float total = sum[m][h];
+#pragma unroll
+                for (int n = 0; n < N; ++n)
+#pragma unroll
+                    for (int e = 0; e < 2; ++e) {
+                        x[m][n][2 * h + e] = power_of_two(fmaf(LOGIT_SCALE, x[m][n][2 * h + e], least));
+                        total += x[m][n][2 * h + e];
+                    }
+                sum[m][h] = total;
+            }
+        return grew;
+    }
+
+    template <int OUT>
+    static __device__ __forceinline__ void rescale(float (&o)[M][OUT][4], const float (&shrink)[M][2]) {
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int n = 0; n < OUT; ++n)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) o[m][n][e] *= shrink[m][e / 2];
+    }
+
+    // Where nothing was seen the output is 0 and lse −inf.
+    __device__ __forceinline__ void finish() {
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const float total = row_sum(sum[m][h]);
+                inverse[m][h] = total > 0.0f ? 1.0f / total : 0.0f;
+                lse[m][h] = total > 0.0f ? reference[m][h] * (LOGIT_SCALE * LN_2) + logf(total) : -INFINITY_F;
+            }
+    }
+};
+
+constexpr int THREADS = 32 * WARPS;
+constexpr int M = TILE_Q / (16 * WARPS);  // 16-row parts of one warp's rows
+
+// Shared memory: the tile of queries, and a ring of streamed tiles of keys and values with the keys' data.
+struct Shared {
+    TileData data;
+    elem q[TILE_Q * ROW];
+    elem k[STAGES][TILE_KV * ROW];
+    elem v[STAGES][TILE_KV * ROW];
+    Column columns[STAGES + 1][TILE_KV];
+    int keys[STAGES + 1][TILE_KV];
+};
+static_assert(sizeof(Shared) <= SHARED, "the launch gives less");
+
+// STEP keys: scores, softmax, weighted values.
+template <bool FULL>
+__device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const Row (&rows)[M][2], const elem* k, const elem* v,
+                                       const Column* columns, const Left (&q)[M][D / 16],
+                                       const elem* q_tile, Softmax<M>& softmax, float (&o)[M][SLICE / 8][4], int warp_row, int lane) {
+    float scores[M][STEP / 8][4];
+    if constexpr (QUERIES_IN_REGISTERS) product<M, STEP>(scores, q, k, lane);
+    else product<M, STEP>(scores, q_tile, k, lane);
+
+#pragma unroll
+    for (int n = 0; n < STEP / 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            const Column& c = columns[8 * n + lane % 4 * 2 + e];
+#pragma unroll
+            for (int m = 0; m < M; ++m)
+#pragma unroll
+                for (int h = 0; h < 2; ++h) {
+                    float& score = scores[m][n][2 * h + e];
+                    // Rows that do not exist may see what they will. Positions are cheaper computed than kept.
+                    Row r = rows[m][h];
+                    if (!FULL) r.i = row_position<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4);
+                    const float value = logit(x, r, c, gate_of<FULL>(r, c), score);
+                    score = sees<FULL>(x, r, c) ? value : -INFINITY_F;
+                }
+        }
+    softmax.update(scores, o);
+#pragma unroll
+    for (int n = 0; n < STEP / 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            const Column& c = columns[8 * n + lane % 4 * 2 + e];
+#pragma unroll
+            for (int m = 0; m < M; ++m)
+#pragma unroll
+                for (int h = 0; h < 2; ++h) {
+                    float& p = scores[m][n][2 * h + e];
+                    Row r = rows[m][h];
+                    if (!FULL) r.i = row_position<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4);
+                    const float value = weight(x, r, c, gate_of<FULL>(r, c), p);
+                    // Of an unseen pair p is 0, and its weight may be anything.
+                    p = SEES_ALL<FULL> || p > 0.0f ? value : 0.0f;
+                }
+        }
+    add_weighted<M, STEP, SLICE>(o, scores, v + slice_from<SLICE>(), lane);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR) forward(const __grid_constant__ Arguments a) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    Shared& shared = *reinterpret_cast<Shared*>(memory);
+    Tile found;
+    if (!find_tile<RowTile>(a, blockIdx.x, blockIdx.y, found)) return;
+    if (threadIdx.x == 0) shared.data = tile_data(a, found);
+    __syncthreads();
+    const Tile& tile = shared.data.tile;
+    const TileColumns& all = shared.data.columns;
+    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
+    const Uniform x = load_uniform(a, tile.s, tile.g);
+    const int tiles = (all.total + TILE_KV - 1) / TILE_KV;
+
+    copy_query_rows<RowTile, TILE_Q, THREADS>(shared.q, a.q, a.q_batch, a.q_position, a.q_head, tile);
+    // Keys are looked up two tiles before their rows are copied, their data one tile before.
+    bool window = false;
+    for (int t = 0; t < STAGES; ++t) {
+        for (int c = threadIdx.x; c < TILE_KV; c += THREADS) {
+            const int j = column_key(all, t * TILE_KV + c, window);
+            shared.columns[t][c] = load_column(a, x, tile, j, window);
+            shared.keys[t][c] = j;
+        }
+    }
+    __syncthreads();
+    for (int t = 0; t < STAGES - 1; ++t) {
+        if (t < tiles) copy_key_rows<THREADS>(a, shared.data, shared.keys[t], shared.k[t], shared.v[t]);
+        commit_copies();
+    }
+    Row rows[M][2];
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) rows[m][h] = load_row<RowTile>(a, x, tile, warp_row + 16 * m + 8 * h + lane / 4);
+
+    Softmax<M> softmax;
+    softmax.start(x, rows);
+    float o[M][SLICE / 8][4] = {};
+    Left q[M][D / 16];
+    // A thread looks after at most one column of a tile.
+    const int own = threadIdx.x;
+    int key = own < TILE_KV ? column_key(all, STAGES * TILE_KV + own, window) : -1;
+    for (int t = 0; t < tiles; ++t) {
+        if constexpr (STAGES > 1) wait_copies<STAGES - 2>();
+        __syncthreads();
+        const int coming = t + STAGES - 1, slot = coming % STAGES;
+        if (coming < tiles) copy_key_rows<THREADS>(a, shared.data, shared.keys[coming % (STAGES + 1)], shared.k[slot], shared.v[slot]);
+        commit_copies();
+        if constexpr (STAGES == 1) {
+            wait_copies<0>();
+            __syncthreads();
+        }
+        Column next = {};
+        const int next_key = key;
+        if (own < TILE_KV) {
+            next = load_column(a, x, tile, next_key, window);
+            key = column_key(all, (t + STAGES + 1) * TILE_KV + own, window);
+        }
+        if constexpr (QUERIES_IN_REGISTERS) {
+            if (t == 0) {
+#pragma unroll
+                for (int m = 0; m < M; ++m)
+#pragma unroll
+                    for (int d = 0; d < D / 16; ++d) q[m][d] = load_left<ROW>(shared.q + warp_row * ROW, 16 * m, 16 * d, lane);
+            }
+        }
+#pragma unroll 1
+        for (int c = 0; c < TILE_KV; c += STEP) {
+            const Column* columns = shared.columns[t % (STAGES + 1)] + c;
+            const elem* k = shared.k[t % STAGES] + c * ROW;
+            const elem* v = shared.v[t % STAGES] + c * ROW;
+            const elem* q_tile = shared.q + warp_row * ROW;
+            const bool full = t * TILE_KV + c + STEP <= all.shared;
+            if (full) attend<true>(x, tile, rows, k, v, columns, q, q_tile, softmax, o, warp_row, lane);
+            else attend<false>(x, tile, rows, k, v, columns, q, q_tile, softmax, o, warp_row, lane);
+        }
+        if (own < TILE_KV) {
+            shared.columns[(t + STAGES) % (STAGES + 1)][own] = next;
+            shared.keys[(t + STAGES) % (STAGES + 1)][own] = next_key;
+        }
+    }
+    wait_copies<0>();
+    softmax.finish();
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            int i, head;
+            if (!row_exists<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4, i, head)) continue;
+            elem* to = a.o + tile.s.row * a.o_batch + (tile.s.start + i) * a.o_position + head * a.o_head;
+#pragma unroll
+            for (int n = 0; n < SLICE / 8; ++n) {
+                const float scale = softmax.inverse[m][h];
+                store_pair(to + slice_from<SLICE>() + 8 * n + lane % 4 * 2, o[m][n][2 * h] * scale, o[m][n][2 * h + 1] * scale);
+            }
+            if (lane % 4 == 0 && blockIdx.z == 0) a.lse[(tile.s.row * a.hq + head) * a.n + tile.s.start + i] = softmax.lse[m][h];
+        }
+}

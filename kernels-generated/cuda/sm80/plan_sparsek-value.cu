@@ -1,0 +1,1195 @@
+// SparsekValue, plan: bf16, head dimension 128, k 512, window 512, groups of 4 query heads
+//
+// schedule  chunks of 512 queries
+// target    sm_90a, instructions of sm80
+// input     1892760d21edbbf0
+#include <cuda_bf16.h>
+
+typedef __nv_bfloat16 elem;
+#define INFINITY_F __int_as_float(0x7f800000)
+#pragma nv_diag_suppress 177  // not every module uses all of what follows
+
+constexpr int D = 128;  // head dimension
+constexpr int K = 512;  // selected keys
+constexpr bool HAS_TOPK = true;
+constexpr int WINDOW = 512;
+constexpr int SINKS = 0;
+constexpr int GROUP = 4;  // query heads of a key-value head
+constexpr int CHUNK = 512;  // queries of a chunk of the plan
+constexpr int CHUNK_KEYS = 1024;  // keys of a chunk's list, at most
+constexpr int TILE_KEYS = 512;  // keys of a tile's list, at most
+
+// The one parameter of every entry: tensors with their strides in elements, buffers, sizes.
+struct Arguments {
+    long long rows;
+    long long sequences;
+    long long n;
+    long long hq;
+    long long hkv;
+    const int* cu_seqlens;
+    float* tau;
+    int* expiry;
+    const float* u; long long u_batch; long long u_head; long long u_position;
+    int* chunk_keys;
+    int* chunk_counts;
+    unsigned long long* sorted;
+    double* prefix;
+    unsigned long long* merged_sorted;
+    double* merged_prefix;
+    unsigned long long* bound_kth;
+    double* bound_tau;
+    int* bound_arrived;
+    float* kth_score;
+};
+
+// Sequences: the rows of the batch, or the packed sequences of its one row.
+struct Sequence {
+    int index;   // the coordinate `batch`
+    int row;     // row of the batch
+    int start;   // first position in that row
+    int length;
+};
+
+__device__ __forceinline__ Sequence sequence_at(const Arguments& a, int b) {
+    if (a.cu_seqlens == nullptr) return {b, b, 0, static_cast<int>(a.n)};
+    const int start = a.cu_seqlens[b];
+    return {b, 0, start, a.cu_seqlens[b + 1] - start};
+}
+
+// Blocks of P positions, each within one sequence. Packed sequence b has the ids from ⌊start / P⌋ + b on: enough for its
+// blocks, and apart from those of its neighbours. Some ids stay empty.
+template <int P>
+__device__ __forceinline__ int blocks_of_row(const Arguments& a) { return static_cast<int>((a.n + P - 1) / P); }
+
+template <int P>
+__device__ __forceinline__ int block_count(const Arguments& a) {
+    if (a.cu_seqlens == nullptr) return static_cast<int>(a.rows) * blocks_of_row<P>(a);
+    return static_cast<int>(a.n / P + a.sequences);
+}
+
+template <int P>
+__device__ __forceinline__ int first_block(const Arguments& a, const Sequence& s) {
+    return a.cu_seqlens == nullptr ? s.row * blocks_of_row<P>(a) : s.start / P + s.index;
+}
+
+// The sequence and the number of a block within it; false for an empty id.
+template <int P>
+__device__ __forceinline__ bool find_block(const Arguments& a, int id, Sequence& s, int& block) {
+    int b = 0;
+    if (a.cu_seqlens == nullptr) {
+        b = id / blocks_of_row<P>(a);
+    } else {
+        // The last sequence whose first id is not above this one.
+        int end = static_cast<int>(a.sequences);
+        while (end - b > 1) {
+            const int middle = (b + end) / 2;
+            if (a.cu_seqlens[middle] / P + middle <= id) b = middle;
+            else end = middle;
+        }
+    }
+    s = sequence_at(a, b);
+    block = id - first_block<P>(a, s);
+    return block * P < s.length;
+}
+
+// The score of a key.
+__device__ __forceinline__ float score_at(const Arguments& a, const Sequence& s, int g, int j) {
+    return a.u[s.row * a.u_batch + g * a.u_head + (s.start + j) * a.u_position];
+}
+
+// Writes the sinks that are past the window at some query of the chunk; returns how many.
+__device__ int write_sinks(const Arguments& a, const Sequence& s, int chunk, int* keys) {
+    const int end = s.length - chunk * CHUNK < CHUNK ? s.length : (chunk + 1) * CHUNK;
+    const int past = end - WINDOW > 0 ? end - WINDOW : 0, count = past < SINKS ? past : SINKS;
+    for (int i = threadIdx.x; i < count; i += blockDim.x) keys[i] = i;
+    return count;
+}
+
+// Key j becomes a candidate at query j + WINDOW, its arrival: time runs over queries.
+constexpr unsigned FULL_WARP = 0xffffffffu;
+
+// Index of an element of a [rows, key-value heads, positions] buffer.
+__device__ __forceinline__ long long position_index(const Arguments& a, const Sequence& s, int g, int i) {
+    return (static_cast<long long>(s.row) * a.hkv + g) * a.n + s.start + i;
+}
+
+// A candidate as one integer, unique and larger for the better one: the order of its score above, its arrival below,
+// complemented because of equal scores the oldest is best. 0 stands for no candidate.
+typedef unsigned long long Candidate;
+
+__device__ __forceinline__ unsigned ordered(float score) {
+    const unsigned bits = __float_as_uint(score == 0.0f ? 0.0f : score);  // −0 = +0
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+__device__ __forceinline__ float score_of(Candidate c) {
+    const unsigned order = static_cast<unsigned>(c >> 32);
+    return __uint_as_float(order & 0x80000000u ? order & 0x7fffffffu : ~order);
+}
+
+__device__ __forceinline__ int arrival_of(Candidate c) { return static_cast<int>(~static_cast<unsigned>(c)); }
+
+// The least candidate whose score is above x.
+__device__ __forceinline__ Candidate least_above(double x) {
+    return (static_cast<Candidate>(ordered(__double2float_rd(x))) + 1) << 32;
+}
+
+// Who arrives at query t.
+__device__ __forceinline__ Candidate arriving(const Arguments& a, const Sequence& s, int g, int t) {
+    const int j = t - WINDOW;
+    if (t >= s.length || j < SINKS) return 0;
+    const float score = score_at(a, s, g, j);
+    if (score != score || score == -INFINITY_F) return 0;
+    return static_cast<Candidate>(ordered(score)) << 32 | ~static_cast<unsigned>(t);
+}
+
+struct Sum {
+    template <class T> __device__ T operator()(T x, T y) const { return x + y; }
+};
+struct Least {
+    template <class T> __device__ T operator()(T x, T y) const { return x < y ? x : y; }
+};
+struct Greatest {
+    template <class T> __device__ T operator()(T x, T y) const { return x < y ? y : x; }
+};
+
+// Reductions over a warp, the same bits in every lane.
+__device__ __forceinline__ double sum_warp(double x) {
+    for (int d = 16; d > 0; d /= 2) x += __shfl_xor_sync(FULL_WARP, x, d);
+    return x;
+}
+
+__device__ __forceinline__ int sum_warp(int x) {
+    return static_cast<int>(__reduce_add_sync(FULL_WARP, static_cast<unsigned>(x)));
+}
+
+__device__ __forceinline__ Candidate least_of_warp(Candidate c) {
+    const unsigned score = static_cast<unsigned>(c >> 32), least = __reduce_min_sync(FULL_WARP, score);
+    return static_cast<Candidate>(least) << 32 |
+           __reduce_min_sync(FULL_WARP, score == least ? static_cast<unsigned>(c) : ~0u);
+}
+
+__device__ __forceinline__ Candidate greatest_of_warp(Candidate c) { return ~least_of_warp(~c); }
+
+// Exclusive scan over the threads of a block; `total` gets the reduction of all.
+template <class T, class Op>
+__device__ __forceinline__ T scan_block(T x, T identity, T& total, Op op) {
+    __shared__ T of_warp[32];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    for (int d = 1; d < 32; d *= 2) {
+        const T y = __shfl_up_sync(FULL_WARP, x, d);
+        if (lane >= d) x = op(y, x);
+    }
+    __syncthreads();  // of_warp of the call before has been read
+    if (lane == 31) of_warp[warp] = x;
+    x = __shfl_up_sync(FULL_WARP, x, 1);
+    if (lane == 0) x = identity;
+    __syncthreads();
+    T before = identity;
+    total = identity;
+    for (int w = 0; w < static_cast<int>(blockDim.x) / 32; ++w) {
+        if (w == warp) before = total;
+        total = op(total, of_warp[w]);
+    }
+    return op(before, x);
+}
+
+// Slots for the threads that keep something, in order, from `next` on, which moves past them.
+__device__ __forceinline__ int place_block(bool keep, int& next) {
+    int total;
+    const int slot = next + scan_block(keep ? 1 : 0, 0, total, Sum());
+    next += total;
+    return slot;
+}
+
+// Sorts the E consecutive elements that each thread of a block has, ascending over the block, in runs of SIZE. Runs of
+// `sorted` of them are in order already, those of even number ascending and those of odd number descending. A bitonic
+// network: elements of one thread are compared in registers, those of one warp by shuffles, and those farther apart through
+// `shared`, which holds one element for each of the block, the threads' first ones first because of memory banks.
+template <int SIZE, int E, class T>
+__device__ __forceinline__ void bitonic_sort(T (&x)[E], T* shared, int sorted) {
+    const int thread = threadIdx.x, threads = blockDim.x;
+    // Which of two elements `distance` apart this thread keeps, where it has one of them.
+    const auto keeps_smaller = [=](int distance, int size) {
+        return ((thread * E & distance) == 0) == ((thread * E & size) == 0);
+    };
+#pragma unroll 1
+    for (int size = 2 * sorted; size <= SIZE; size *= 2) {
+        int distance = size / 2;
+#pragma unroll 1
+        for (; distance >= 32 * E; distance /= 2) {
+            const bool smaller = keeps_smaller(distance, size);
+            __syncthreads();  // what was there has been read
+#pragma unroll
+            for (int e = 0; e < E; ++e) shared[e * threads + thread] = x[e];
+            __syncthreads();
+#pragma unroll
+            for (int e = 0; e < E; ++e) {
+                const T other = shared[e * threads + (thread ^ distance / E)];
+                x[e] = (other < x[e]) == smaller ? other : x[e];
+            }
+        }
+#pragma unroll 1
+        for (; distance >= E; distance /= 2) {
+            const bool smaller = keeps_smaller(distance, size);
+#pragma unroll
+            for (int e = 0; e < E; ++e) {
+                const T other = __shfl_xor_sync(FULL_WARP, x[e], distance / E);
+                x[e] = (other < x[e]) == smaller ? other : x[e];
+            }
+        }
+#pragma unroll
+        for (int d = E / 2; d > 0; d /= 2) {
+            if (d > distance) continue;
+#pragma unroll
+            for (int e = 0; e < E; ++e) {
+                if ((e & d) != 0) continue;
+                const T low = x[e], high = x[e + d];
+                const bool ascending = ((thread * E + e) & size) == 0, swap = (high < low) == ascending;
+                x[e] = swap ? high : low;
+                x[e + d] = swap ? low : high;
+            }
+        }
+    }
+}
+
+// f(t) = Σ clip(u − t, 0, 1) over candidates: those with u > t + 1 count 1 each, and the others above t, the fractional ones,
+// u − t. By their number f falls as t rises.
+struct Total {
+    double sum;  // of the fractional
+    int saturated, fractional;
+
+    __device__ double f() const { return sum + saturated; }
+    __device__ int above() const { return saturated + fractional; }
+
+    __device__ void add(double u, double t) {
+        const double d = u - t;
+        const bool is_saturated = d > 1.0, is_fractional = d > 0.0 && !is_saturated;
+        if (is_fractional) sum += d;
+        saturated += is_saturated ? 1 : 0;
+        fractional += is_fractional ? 1 : 0;
+    }
+};
+
+// The totals of a warp, the same bits in every lane.
+__device__ __forceinline__ Total sum_warp(const Total& x) {
+    return {sum_warp(x.sum), sum_warp(x.saturated), sum_warp(x.fractional)};
+}
+
+// Sorted lists: every chunk of queries has one of its arrivals, and every MERGED / CHUNK chunks have one of theirs.
+constexpr int MERGED = CHUNK * 16 < 8192 ? CHUNK * 16 : 8192;
+
+// Arrivals in ascending order (absent ones, 0, first), and the prefix sums of coordinates x by which sums over a range come
+// out exactly beside outliers: x rises from one candidate to the next by the difference of their scores, but by at most 1.
+// A range whose scores lie within 1 then has u − u_first = x − x_first.
+struct List {
+    const Candidate* sorted;
+    const double* prefix;  // of length size + 1, and one more that keeps lists aligned for pairs
+    int size;
+
+    // Σ (u − t) over [from, to), whose scores lie within 1.
+    __device__ double sum(int from, int to, double t) const {
+        if (from >= to) return 0.0;
+        const double count = to - from, x = prefix[from + 1] - prefix[from];
+        return count * (static_cast<double>(score_of(sorted[from])) - t) + (prefix[to] - prefix[from] - count * x);
+    }
+
+    // Number of candidates below a bound, known to be in [low, high].
+    __device__ int below(Candidate bound, int low, int high) const {
+        while (low < high) {
+            const int middle = (low + high) / 2;
+            if (sorted[middle] < bound) low = middle + 1;
+            else high = middle;
+        }
+        return low;
+    }
+
+    // The same for several bounds at a time, whose loads overlap; `low` becomes the numbers.
+    template <int B>
+    __device__ void below(const Candidate (&bound)[B], int (&low)[B], int (&high)[B]) const {
+        for (bool open = true; open;) {
+            Candidate c[B];
+#pragma unroll
+            for (int b = 0; b < B; ++b) c[b] = sorted[Least()((low[b] + high[b]) / 2, size - 1)];
+            open = false;
+#pragma unroll
+            for (int b = 0; b < B; ++b) {
+                const int middle = (low[b] + high[b]) / 2;
+                if (low[b] >= high[b]) continue;
+                if (c[b] < bound[b]) low[b] = middle + 1;
+                else high[b] = middle;
+                open |= low[b] < high[b];
+            }
+        }
+    }
+
+    // Adds all candidates of the list, of which those above t start at `from` and those above t + 1 at `to`.
+    __device__ void add(int from, int to, double t, Total& total) const {
+        total.sum += sum(from, to, t);
+        total.saturated += size - to;
+        total.fractional += to - from;
+    }
+};
+
+template <int SIZE>
+__device__ __forceinline__ List list_at(const Arguments& a, int g, int id) {
+    const long long index = static_cast<long long>(g) * block_count<SIZE>(a) + id;
+    if constexpr (SIZE == CHUNK) return {a.sorted + index * SIZE, a.prefix + index * (SIZE + 2), SIZE};
+    else return {a.merged_sorted + index * SIZE, a.merged_prefix + index * (SIZE + 2), SIZE};
+}
+
+// The lists that together hold whatever arrived in the first `chunks` chunks of a sequence.
+struct Lists {
+    int merged, count;
+    int first_merged, first;  // ids
+    int g;
+
+    __device__ Lists(const Arguments& a, const Sequence& s, int g, int chunks) : g(g) {
+        constexpr int RATIO = MERGED / CHUNK;
+        merged = chunks / RATIO;
+        count = merged + chunks % RATIO;
+        first_merged = first_block<MERGED>(a, s);
+        first = first_block<CHUNK>(a, s) + merged * RATIO;
+    }
+
+    __device__ List at(const Arguments& a, int i) const {
+        return i < merged ? list_at<MERGED>(a, g, first_merged + i) : list_at<CHUNK>(a, g, first + i - merged);
+    }
+};
+
+// Writes a list of the SHARE sorted candidates that every thread of a block has. `shared` holds one of each thread's.
+template <int SHARE>
+__device__ __forceinline__ void write_list(const Candidate (&x)[SHARE], Candidate* shared, List list) {
+    const int from = threadIdx.x * SHARE;
+    __syncthreads();
+    shared[threadIdx.x] = x[SHARE - 1];
+    __syncthreads();
+    Candidate before = threadIdx.x > 0 ? shared[threadIdx.x - 1] : 0;
+    double coordinate[SHARE], rises = 0.0, total;
+#pragma unroll
+    for (int i = 0; i < SHARE; ++i) {
+        const double step = static_cast<double>(score_of(x[i])) - static_cast<double>(score_of(before));
+        rises += before == 0 ? 0.0 : step < 1.0 ? step : 1.0;  // 1 also between two of +inf
+        coordinate[i] = rises;
+        before = x[i];
+    }
+    const double start = scan_block(rises, 0.0, total, Sum());
+    double coordinates = 0.0;
+#pragma unroll
+    for (int i = 0; i < SHARE; ++i) coordinates += coordinate[i] += start;
+    double sum = scan_block(coordinates, 0.0, total, Sum());
+    ulonglong2* sorted = reinterpret_cast<ulonglong2*>(const_cast<Candidate*>(list.sorted) + from);
+    double2* prefix = reinterpret_cast<double2*>(const_cast<double*>(list.prefix) + from);
+#pragma unroll
+    for (int i = 0; i < SHARE; i += 2) {
+        const double next = sum + coordinate[i];
+        sorted[i / 2] = {x[i], x[i + 1]};
+        prefix[i / 2] = {sum, next};
+        sum = next + coordinate[i + 1];
+    }
+    if (from + SHARE == list.size) prefix[SHARE / 2] = {sum, sum};
+}
+
+constexpr int SORT_SHARE = CHUNK / 32 < 8 ? CHUNK / 32 : 8, SORT_THREADS = CHUNK / SORT_SHARE;
+constexpr int MERGE_SHARE = 8, MERGE_THREADS = MERGED / MERGE_SHARE;
+
+// Expiry as far as arrivals alone decide it: a sink is seen to the end, a candidate too until the queries at which it is not
+// among the best are known, and any other key while it is in the window. Then the sorted list of a chunk's arrivals.
+extern "C" __global__ void __launch_bounds__(SORT_THREADS) plan_sort(const __grid_constant__ Arguments a) {
+    __shared__ Candidate shared[CHUNK];
+    Sequence s;
+    int chunk;
+    if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
+    const int g = blockIdx.y;
+    Candidate x[SORT_SHARE];
+#pragma unroll
+    for (int e = 0; e < SORT_SHARE; ++e) {
+        const int t = chunk * CHUNK + e * SORT_THREADS + threadIdx.x, j = t - WINDOW;
+        x[e] = arriving(a, s, g, t);
+        // Of the keys of this chunk's positions those that never arrive, and the keys that arrive in this chunk.
+        if (t < s.length && (t < SINKS || t >= s.length - WINDOW)) a.expiry[position_index(a, s, g, t)] = s.length;
+        if (t < s.length && j >= SINKS) a.expiry[position_index(a, s, g, j)] = x[e] != 0 ? s.length : t;
+    }
+    bitonic_sort<CHUNK>(x, shared, 1);
+    write_list(x, shared, list_at<CHUNK>(a, g, blockIdx.x));
+}
+
+// The sorted list of MERGED arrivals, from those of their chunks.
+extern "C" __global__ void __launch_bounds__(MERGE_THREADS) plan_merge(const __grid_constant__ Arguments a) {
+    extern __shared__ __align__(16) unsigned char shared_memory[];
+    Candidate* shared = reinterpret_cast<Candidate*>(shared_memory);
+    Sequence s;
+    int block;
+    if (!find_block<MERGED>(a, blockIdx.x, s, block)) return;
+    constexpr int RATIO = MERGED / CHUNK;
+    if (static_cast<long long>(block + 1) * RATIO > (s.length + CHUNK - 1ll) / CHUNK) return;  // no boundary after it
+    const int g = blockIdx.y, first = first_block<CHUNK>(a, s) + block * RATIO;
+    Candidate x[MERGE_SHARE];
+#pragma unroll
+    for (int e = 0; e < MERGE_SHARE; ++e) {
+        const int i = threadIdx.x * MERGE_SHARE + e, part = i / CHUNK, at = i % CHUNK;
+        x[e] = list_at<CHUNK>(a, g, first + part).sorted[part % 2 == 0 ? at : CHUNK - 1 - at];
+    }
+    bitonic_sort<MERGED>(x, shared, CHUNK);
+    write_list(x, shared, list_at<MERGED>(a, g, blockIdx.x));
+}
+
+// The largest t with f(t) >= K, known to be in [low, high], where more than K candidates have arrived and the K-th best
+// score is v. Then f >= K at v − 1, f < K at v, and f falls at least as fast as t rises in between, unless no more than the
+// K best are above v − 1: they hold f at K up to there. Newton's method from a guess, halving where it leaves the bracket,
+// until t is known to 2⁻³⁰ of max(1, |t|).
+template <class Candidates>
+__device__ double largest_root(const Candidates& candidates, double v, double low, double high, double guess) {
+    low = v - 1.0 > low ? v - 1.0 : low;
+    high = v < high ? v : high;
+    if (!(low < high)) return low;
+    if (low == v - 1.0 && candidates.total(low).above() <= K) return low;
+    double t = guess > low && guess < high ? guess : low;
+    bool high_seen = false;  // f there has been computed
+    for (int step = 1;; ++step) {
+        const Total at = candidates.total(t);
+        const double size = t < 0.0 ? -t : t, tolerance = 0x1p-30 * (size > 1.0 ? size : 1.0), rest = at.f() - K;
+        if (rest >= 0.0) low = t;
+        else high = t, high_seen = true;
+        if ((rest <= tolerance && -rest <= tolerance) || high - low <= tolerance) return t;
+        // Seven digits of a step are enough.
+        double next = t + __fdividef(static_cast<float>(rest), static_cast<float>(at.fractional));
+        if (next >= high && !high_seen) {
+            next = high;
+            high_seen = true;
+        } else {
+            if (!(next > low && next < high) || step % 8 == 0) next = 0.5 * (low + high);
+            if (!(next > low && next < high)) return low;
+        }
+        t = next;
+    }
+}
+
+// The state after every chunk: the K-th best candidate (0 while fewer have arrived), tau, the number that have arrived. One
+// warp finds it from the sorted lists.
+
+// Lists whose brackets are kept in shared memory; those beyond are searched from end to end.
+constexpr int KEPT = 576;
+
+// How many of a list there are.
+__device__ __forceinline__ int present_in(const List& list) {
+    return list.size - (list.sorted[0] != 0 ? 0 : list.below(1, 0, list.size));
+}
+
+// The candidate of a rank, 1 for the best, among at most 32 that lanes have, each `count` of a list from `from` on.
+__device__ Candidate best_of_few(const Arguments& a, const Lists& lists, const int4* kept, int rank) {
+    __shared__ Candidate few[32];
+    const int lane = threadIdx.x;
+    int next = 0;
+    for (int base = 0; base < lists.count; base += 32) {
+        const int i = base + lane, count = i < lists.count ? kept[i].w - kept[i].x : 0;
+        int slot = count;
+        for (int d = 1; d < 32; d *= 2) {
+            const int y = __shfl_up_sync(FULL_WARP, slot, d);
+            if (lane >= d) slot += y;
+        }
+        const int total = __shfl_sync(FULL_WARP, slot, 31);
+        slot += next - count;
+        for (int r = 0; r < count; ++r) few[slot + r] = lists.at(a, i).sorted[kept[i].x + r];
+        next += total;
+    }
+    __syncwarp();
+    const Candidate mine = lane < next ? few[lane] : 0;
+    int better = 0;
+    for (int i = 0; i < next; ++i) better += few[i] > mine ? 1 : 0;
+    return __shfl_sync(FULL_WARP, mine, __ffs(__ballot_sync(FULL_WARP, lane < next && better == rank - 1)) - 1);
+}
+
+// The K-th best of lists that hold `arrived` candidates, at least K. Were the K best spread evenly, they would be the first
+// so many of each list: the K-th best is not below the least candidate of those ranks, and not above the greatest. In what is kept of a
+// list it is among [x, w), which y and z divide.
+__device__ Candidate kth_best(const Arguments& a, const Lists& lists, int arrived, int4* kept) {
+    const int lane = threadIdx.x;
+    Candidate least = ~0ull, most = 0;
+    for (int i = lane; i < lists.count; i += 32) {
+        const List list = lists.at(a, i);
+        const int present = present_in(list);
+        if (i < KEPT) kept[i] = {Greatest()(list.size - K, list.size - present), 0, 0, list.size};
+        if (present == 0) continue;
+        const Candidate c = list.sorted[list.size - (static_cast<long long>(K) * present + arrived - 1) / arrived];
+        least = Least()(least, c);
+        most = Greatest()(most, c);
+    }
+    Candidate pivot = least_of_warp(least), pivot2 = greatest_of_warp(most) + 1;
+    int rank = K;
+    Candidate floor = 1, ceiling = ~0ull;  // of what remains, for lists that are not kept
+    while (true) {
+        const auto remaining = [&](const List& list, int i) {
+            if (i < KEPT) return kept[i];
+            const int from = list.below(floor, list.size > K ? list.size - K : 0, list.size);
+            return int4{from, 0, 0, list.below(ceiling, from, list.size)};
+        };
+        int better = 0, better2 = 0;
+        const Candidate pivots[2] = {pivot, pivot2};
+        for (int i = lane; i < lists.count; i += 32) {
+            const List list = lists.at(a, i);
+            const int4 r = remaining(list, i);
+            int at[2] = {r.x, r.x}, high[2] = {r.w, r.w};
+            list.below(pivots, at, high);
+            if (i < KEPT) kept[i] = {r.x, at[0], at[1], r.w};
+            better += r.w - at[0];
+            better2 += r.w - at[1];
+        }
+        better = sum_warp(better);
+        better2 = sum_warp(better2);
+        const bool upper = better2 >= rank, middle = !upper && better >= rank;
+        const int left = upper ? better2 : middle ? better - better2 : 0;
+        if (upper) {
+            floor = pivot2;
+        } else if (middle) {
+            floor = pivot, ceiling = pivot2, rank -= better2;
+        } else {
+            ceiling = pivot, rank -= better;
+        }
+        for (int i = lane; i < lists.count && i < KEPT; i += 32) {
+            if (upper) kept[i].x = kept[i].z;
+            else if (middle) kept[i].x = kept[i].y, kept[i].w = kept[i].z;
+            else kept[i].w = kept[i].y;
+        }
+        if (0 < left && left <= 32 && lists.count <= KEPT) return best_of_few(a, lists, kept, rank);
+        // Two pivots of thirds.
+        least = ~0ull, most = 0;
+        for (int i = lane; i < lists.count; i += 32) {
+            const List list = lists.at(a, i);
+            const int4 r = remaining(list, i);
+            if (r.x >= r.w) continue;
+            least = Least()(least, list.sorted[r.x]);
+            most = Greatest()(most, list.sorted[r.w - 1]);
+        }
+        least = least_of_warp(least);
+        most = greatest_of_warp(most);
+        if (least == most) return least;
+        const Candidate third = (most - least + 2) / 3;
+        pivot = least + third;
+        pivot2 = most - pivot > third ? pivot + third : most;
+    }
+}
+
+// All candidates of some lists; every lane of the warp gets the totals.
+struct ListedCandidates {
+    const Arguments& a;
+    const Lists& lists;
+    int4* brackets;  // where a list's first candidates above t and above t + 1 may be: [x, y] and [z, w]
+    int4* last;      // where they were for the last two t
+
+    __device__ void totals(double t, double t2, Total& at, Total& at2) const {
+        at = at2 = {0.0, 0, 0};
+        const Candidate bounds[4] = {least_above(t), least_above(t + 1.0), least_above(t2), least_above(t2 + 1.0)};
+        for (int i = threadIdx.x; i < lists.count; i += 32) {
+            const List list = lists.at(a, i);
+            const int4 b = i < KEPT ? brackets[i] : int4{0, list.size, 0, list.size};
+            int low[4] = {b.x, b.z, b.x, b.z}, high[4] = {b.y, b.w, b.y, b.w};
+            list.below(bounds, low, high);
+            if (i < KEPT) last[i] = {low[0], low[1], low[2], low[3]};
+            list.add(low[0], low[1], t, at);
+            list.add(low[2], low[3], t2, at2);
+        }
+        at = sum_warp(at);
+        at2 = sum_warp(at2);
+    }
+
+    // Below, between or above the last two t. Returns whether nobody is left within a bracket: then f is linear there.
+    __device__ bool narrow(bool above, bool above2) {
+        int open = 0;
+        for (int i = threadIdx.x; i < lists.count && i < KEPT; i += 32) {
+            int4& b = brackets[i];
+            if (above2) b.x = last[i].z, b.z = last[i].w;
+            else if (above) b = {last[i].x, last[i].z, last[i].y, last[i].w};
+            else b.y = last[i].x, b.w = last[i].y;
+            open |= (b.x ^ b.y) | (b.z ^ b.w);
+        }
+        return lists.count <= KEPT && !__any_sync(FULL_WARP, open != 0);
+    }
+};
+
+// tau, from all candidates, where more than K have arrived and the K-th best score is v; as `largest_root` finds it, but two
+// steps at a time, whose searches overlap. Newton's step from the left and the chord lie on both sides of the root wherever f
+// bends one way; the middle replaces the chord after steps that did not halve the bracket.
+__device__ double tau_of(ListedCandidates& candidates, double v) {
+    double low = v - 1.0, high = v;
+    if (!(low < high)) return low;
+    Total at_low, at_high;
+    candidates.totals(low, high, at_low, at_high);
+    if (at_low.above() <= K) return low;
+    bool halved = true;
+    while (true) {
+        const double magnitude = low < 0.0 ? -low : low, tolerance = 0x1p-30 * (magnitude > 1.0 ? magnitude : 1.0);
+        const double width = high - low, middle = low + 0.5 * width, rest = at_low.f() - K;
+        if (rest <= tolerance || width <= tolerance || !(middle > low && middle < high)) return low;
+        if (K - at_high.f() <= tolerance) return high;
+        double t = low + __fdividef(static_cast<float>(rest), static_cast<float>(at_low.fractional));
+        double t2 = halved ? low + width * __fdividef(static_cast<float>(rest), static_cast<float>(at_low.f() - at_high.f()))
+                           : middle;
+        if (!(t > low && t < high)) t = middle;
+        if (!(t2 > low && t2 < high)) t2 = middle;
+        if (t2 < t) {
+            const double chord = t2;
+            t2 = t;
+            t = chord;
+        }
+        Total at, at2;
+        candidates.totals(t, t2, at, at2);
+        const bool above = at.f() >= K, above2 = at2.f() >= K;  // whether the root is
+        if (above2) {
+            low = t2, at_low = at2;
+        } else if (above) {
+            low = t, at_low = at, high = t2, at_high = at2;
+        } else {
+            high = t, at_high = at;
+        }
+        if (candidates.narrow(above, above2)) return low + (at_low.f() - K) / at_low.fractional;
+        halved = high - low <= 0.5 * width;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(32) plan_bounds(const __grid_constant__ Arguments a) {
+    __shared__ int4 brackets[KEPT], last[KEPT];
+    Sequence s;
+    int chunk;
+    if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
+    const int g = blockIdx.y;
+    const Lists lists(a, s, g, chunk + 1);
+    int arrived = 0;
+    for (int i = threadIdx.x; i < lists.count; i += 32) {
+        const List list = lists.at(a, i);
+        arrived += present_in(list);
+        if (i < KEPT) brackets[i] = {0, list.size, 0, list.size};
+    }
+    arrived = sum_warp(arrived);
+    const Candidate kth = arrived < K ? 0 : kth_best(a, lists, arrived, last);
+    ListedCandidates candidates = {a, lists, brackets, last};
+    const double tau = arrived > K ? tau_of(candidates, score_of(kth)) : -INFINITY_F;
+    if (threadIdx.x != 0) return;
+    const long long index = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
+    a.bound_kth[index] = kth;
+    a.bound_tau[index] = tau;
+    a.bound_arrived[index] = arrived;
+}
+
+// Who is selected during a chunk, from the states before and after it. Of the candidates that are among the best before the
+// chunk those below the K-th best after it leave in between; of those that arrive only the ones above the K-th best before
+// matter. Each query brings one arrival, so at most one candidate leaves at a query, and they leave in ascending order.
+
+__device__ constexpr int power_of_two_from(int n) {
+    int power = 1;
+    while (power < n) power *= 2;
+    return power;
+}
+constexpr int EXPIRY_THREADS = CHUNK / 4 < 128 ? 128 : CHUNK / 4 < 512 ? CHUNK / 4 : 512;
+constexpr int K_PADDED = power_of_two_from(K > EXPIRY_THREADS ? K : EXPIRY_THREADS);
+constexpr int ARRIVALS = 64;  // of a group
+
+// Arrivals go in groups, and so do those who leave: by the first group after which the K-th best is above them. Who stays up
+// to a group is above whoever leaves before.
+struct Members {
+    Candidate* old;       // [K_PADDED] the best before the chunk
+    Candidate* arrivals;  // [CHUNK] those of the chunk above the K-th best before, in time order; old[K_PADDED] is the first
+    float* left;          // [CHUNK] score of who leaves at each query, +inf where nobody does
+    unsigned short* out;  // [CHUNK] who is there before a group, and leaves in it: indices into `old`, ARRIVALS for each group
+    Candidate* kth;       // [groups] the K-th best after each
+    int* leaving;         // [groups] number in `out`
+    int count, arrived, groups;
+
+    // Where member i is, after the old come the arrivals.
+    __device__ int place(int i) const { return i < count ? i : K_PADDED + i - count; }
+
+    // The group with which it comes, −1 for the old; and the one in which it leaves.
+    __device__ int comes_in(int place) const { return place < K_PADDED ? -1 : (place - K_PADDED) / ARRIVALS; }
+
+    __device__ int leaves_in(Candidate c) const {
+        int group = 0;
+        while (c >= kth[group]) ++group;
+        return group;
+    }
+};
+
+// The candidates of the lists from `least` on; returns how many.
+__device__ int gather(const Arguments& a, const Lists& lists, Candidate least, Candidate* to) {
+    __shared__ int from[128], slot[128];
+    int next = 0;
+    for (int base = 0; base < lists.count; base += 128) {
+        const int i = base + threadIdx.x;
+        int count = 0, start = 0;
+        if (threadIdx.x < 128 && i < lists.count) {
+            const List list = lists.at(a, i);
+            start = list.below(least, list.size > K ? list.size - K : 0, list.size);
+            count = list.size - start;
+        }
+        int total;
+        const int before = scan_block(count, 0, total, Sum());
+        if (threadIdx.x < 128) from[threadIdx.x] = start, slot[threadIdx.x] = next + before;
+        next += total;
+        __syncthreads();
+        const int here = lists.count - base < 128 ? lists.count - base : 128;
+        for (int l = threadIdx.x / 32; l < here; l += EXPIRY_THREADS / 32) {
+            const List list = lists.at(a, base + l);
+#pragma unroll 4
+            for (int r = from[l] + threadIdx.x % 32; r < list.size; r += 32)
+                to[slot[l] + r - from[l]] = __ldg(&list.sorted[r]);
+        }
+        __syncthreads();
+    }
+    return next;
+}
+
+// The K-th best after a number of arrivals; every lane of a warp gets it. It is the least that is left once all beyond K have
+// gone, found by counting candidates below pivots: the score it would have if scores were spread evenly, and the middle of the
+// candidates as integers, by turns.
+__device__ Candidate kth_after(const Members& m, int arrived, Candidate before, Candidate after) {
+    const int lane = threadIdx.x % 32, gone = m.count + arrived - K;
+    if (gone < 0) return 0;
+    const auto below = [&](Candidate bound) {
+        int n = 0;
+#pragma unroll 4
+        for (int i = lane; i < m.count; i += 32) n += m.old[i] < bound ? 1 : 0;
+#pragma unroll 4
+        for (int i = lane; i < arrived; i += 32) n += m.arrivals[i] < bound ? 1 : 0;
+        return sum_warp(n);
+    };
+    Candidate low = before, high = after;
+    int below_low = 0, below_high = below(after);
+    if (below_high <= gone) return after;
+    for (bool evenly = true; below_low < gone; evenly = !evenly) {
+        const double share = __fdividef(gone - below_low + 0.5f, below_high - below_low), from = score_of(low);
+        Candidate pivot = evenly ? least_above(from + share * (score_of(high) - from)) : low + (high - low) / 2;
+        pivot = Greatest()(Least()(pivot, high - 1), low + 1);
+        const int n = below(pivot);
+        if (n <= gone) low = pivot, below_low = n;
+        else high = pivot, below_high = n;
+    }
+    Candidate least = after;
+    for (int i = lane; i < m.count; i += 32) least = m.old[i] >= low ? Least()(least, m.old[i]) : least;
+    for (int i = lane; i < arrived; i += 32) least = m.arrivals[i] >= low ? Least()(least, m.arrivals[i]) : least;
+    return least_of_warp(least);
+}
+
+// The query at which a candidate stops being selected, in a group in which it leaves: that of the arrival by which K are
+// better than it, or its own if they are by then.
+__device__ int leaves_at(const Members& m, Candidate c, int group, bool there_before) {
+    const int first = group * ARRIVALS, there = Least()(m.count + first, K);
+    int missing = K - there + (there_before ? 1 : 0);
+#pragma unroll 8
+    for (int i = 0; i < m.leaving[group]; ++i) missing += m.old[m.out[first + i]] < c ? 1 : 0;
+    int i = first;
+    for (; missing > 0 && i + 8 <= m.arrived; i += 8) {  // eight at a time, up to those among which it happens
+        int better = 0;
+#pragma unroll
+        for (int e = 0; e < 8; ++e) better += m.arrivals[i + e] > c ? 1 : 0;
+        if (better >= missing) break;
+        missing -= better;
+    }
+    for (; missing > 0 && i < m.arrived; ++i) missing -= m.arrivals[i] > c ? 1 : 0;
+    const int then = i > first ? arrival_of(m.arrivals[i - 1]) : 0, own = arrival_of(c);
+    return then > own ? then : own;
+}
+
+// Writes the expiry of everyone who leaves during the chunk, and of arrivals that are never selected.
+__device__ void write_expiry(const Arguments& a, const Sequence& s, int g, int chunk, const Members& m, Candidate before,
+                             Candidate after) {
+    for (int group = threadIdx.x / 32; group < m.groups; group += EXPIRY_THREADS / 32) {
+        const int arrived = Least()((group + 1) * ARRIVALS, m.arrived);
+        const Candidate kth = group < m.groups - 1 ? kth_after(m, arrived, before, after) : after;
+        if (threadIdx.x % 32 == 0) m.kth[group] = kth, m.leaving[group] = 0;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < m.count + m.arrived; i += EXPIRY_THREADS) {
+        const int place = m.place(i);
+        if (m.old[place] >= after) continue;
+        const int group = m.leaves_in(m.old[place]);
+        if (m.comes_in(place) >= group) continue;
+        m.out[group * ARRIVALS + atomicAdd(&m.leaving[group], 1)] = static_cast<unsigned short>(place);
+    }
+    __syncthreads();
+    // A warp at a time has those who leave in a group, the ones who come in it last.
+    for (int group = threadIdx.x / 32; group < m.groups; group += EXPIRY_THREADS / 32) {
+        const int first = group * ARRIVALS, old = m.leaving[group];
+        for (int i = threadIdx.x % 32; i < old + Least()(m.arrived - first, ARRIVALS); i += 32) {
+            const Candidate c = m.old[i < old ? m.out[first + i] : K_PADDED + first + i - old];
+            if (c >= m.kth[group]) continue;
+            const bool never = group > 0 && c < m.kth[group - 1];  // was selected
+            const int t = never ? arrival_of(c) : leaves_at(m, c, group, i < old);
+            a.expiry[position_index(a, s, g, arrival_of(c) - WINDOW)] = t;
+            if (t > arrival_of(c)) m.left[t - chunk * CHUNK] = score_of(c);
+        }
+    }
+}
+
+// The K-th best score at every query: that of who leaves next, and after the last one the one after the chunk.
+__device__ void write_kth_scores(const Arguments& a, const Sequence& s, int g, int chunk, const Members& m, float after) {
+    const int share = (CHUNK + EXPIRY_THREADS - 1) / EXPIRY_THREADS;
+    // Thread 0 has the last queries of the chunk.
+    const int end = CHUNK - static_cast<int>(threadIdx.x) * share, begin = end - share > 0 ? end - share : 0;
+    float least = after, all;
+    for (int i = begin; i < end; ++i) least = Least()(least, m.left[i]);
+    least = scan_block(least, after, all, Least());
+    for (int i = end - 1; i >= begin; --i) {
+        const int t = chunk * CHUNK + i;
+        if (t < s.length) a.kth_score[position_index(a, s, g, t)] = least;
+        least = Least()(least, m.left[i]);
+    }
+}
+
+// The keys of the chunk, ascending: sinks that are past the window at some query of it, and the selected.
+__device__ void write_keys(const Arguments& a, const Sequence& s, int g, int chunk, const Members& m, Candidate after) {
+    const long long list = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
+    int* keys = a.chunk_keys + list * CHUNK_KEYS;
+    int next = write_sinks(a, s, chunk, keys);
+    constexpr int SHARE = K_PADDED / EXPIRY_THREADS;
+    unsigned arrivals[SHARE];
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e) {
+        const int i = threadIdx.x * SHARE + e;
+        arrivals[e] = i < m.count ? arrival_of(m.old[i]) : ~0u;
+    }
+    bitonic_sort<K_PADDED>(arrivals, reinterpret_cast<unsigned*>(m.old), 1);
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e) {
+        const int i = threadIdx.x * SHARE + e;
+        if (i < m.count) keys[next + i] = static_cast<int>(arrivals[e]) - WINDOW;
+    }
+    next += m.count;
+    for (int base = 0; base < m.arrived; base += EXPIRY_THREADS) {
+        const int i = base + threadIdx.x;
+        bool selected = false;
+        int j = 0;
+        if (i < m.arrived) {
+            const Candidate c = m.arrivals[i];
+            j = arrival_of(c) - WINDOW;
+            selected = c >= after || a.expiry[position_index(a, s, g, j)] > arrival_of(c);
+        }
+        const int slot = place_block(selected, next);
+        if (selected) keys[slot] = j;
+    }
+    if (threadIdx.x == 0) a.chunk_counts[list] = next;
+}
+
+extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS) plan_expiry(const __grid_constant__ Arguments a) {
+    extern __shared__ __align__(16) unsigned char shared_memory[];
+    constexpr int GROUPS = CHUNK / ARRIVALS;
+    __shared__ Candidate kth[GROUPS];
+    __shared__ int leaving[GROUPS];
+    Sequence s;
+    int chunk;
+    if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
+    const int g = blockIdx.y;
+    const long long bound = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
+    const Candidate before = chunk > 0 ? a.bound_kth[bound - 1] : 0, after = a.bound_kth[bound];
+
+    Members m;
+    m.old = reinterpret_cast<Candidate*>(shared_memory);
+    m.arrivals = m.old + K_PADDED;
+    m.left = reinterpret_cast<float*>(m.arrivals + CHUNK);
+    m.out = reinterpret_cast<unsigned short*>(m.left + CHUNK);
+    m.kth = kth;
+    m.leaving = leaving;
+    m.count = gather(a, Lists(a, s, g, chunk), before > 0 ? before : 1, m.old);
+    m.arrived = 0;
+    for (int base = 0; base < CHUNK; base += EXPIRY_THREADS) {
+        const int i = base + threadIdx.x, t = chunk * CHUNK + i;
+        const Candidate c = arriving(a, s, g, t);
+        if (c != 0 && c < before) a.expiry[position_index(a, s, g, t - WINDOW)] = t;
+        m.left[i] = INFINITY_F;
+        const int slot = place_block(c > before, m.arrived);
+        if (c > before) m.arrivals[slot] = c;
+    }
+    m.groups = (m.arrived + ARRIVALS - 1) / ARRIVALS;
+    __syncthreads();
+    write_expiry(a, s, g, chunk, m, before, after);
+    __syncthreads();
+    write_kth_scores(a, s, g, chunk, m, after == 0 ? -INFINITY_F : score_of(after));
+    write_keys(a, s, g, chunk, m, after);
+}
+
+// tau of every query of a chunk, from the states before and after it. It changes only at events: arrivals above tau before
+// the chunk. Of those who arrived earlier most stay fractional, saturated or below all the time, and count by number and
+// sum; the few others, the movers, are copied to shared memory. Warps then find tau after every group of events, and last
+// that after each event of a group, one to a lane, from the fewer still that move within the group.
+
+constexpr int TAU_THREADS = CHUNK < 256 ? CHUNK : 256, TAU_WARPS = TAU_THREADS / 32;
+constexpr int TAU_GROUPS = CHUNK / 32 > TAU_WARPS ? CHUNK / 32 : TAU_WARPS;
+constexpr int MOVERS = 1024;                         // that a block keeps
+constexpr int UNSTABLE = CHUNK <= 512 ? 544 : 160;   // that a warp keeps, as shared memory allows
+
+// Candidates that stay where they are while t is in a bracket that ends at `high`.
+struct Stable {
+    int saturated, fractional;
+    double sum;  // Σ (u − high) over the fractional
+    double high;
+
+    __device__ void add(double t, Total& total) const {
+        if (fractional > 0) total.sum += sum + fractional * (high - t);
+        total.saturated += saturated;
+        total.fractional += fractional;
+    }
+};
+
+// Adds every step-th of some scores, from the first-th on.
+template <class T>
+__device__ __forceinline__ void add_scores(const T* scores, int count, int first, int step, double t, Total& total) {
+    Total odd = {0.0, 0, 0};
+    int i = first;
+#pragma unroll 2
+    for (; i + step < count; i += 2 * step) {
+        total.add(scores[i], t);
+        odd.add(scores[i + step], t);
+    }
+    if (i < count) total.add(scores[i], t);
+    total.sum += odd.sum;
+    total.saturated += odd.saturated;
+    total.fractional += odd.fractional;
+}
+
+// What a block knows of a chunk.
+struct ChunkScores {
+    const Arguments& a;
+    const Lists& lists;   // arrivals before the chunk,
+    Stable stable;        // and what they are between tau before it and after it
+    const float* movers;
+    int moving;           // more than MOVERS: not all are there, and the lists are searched instead
+    const float* events;  // in time order
+};
+
+// Splits those who arrived before the chunk into stable ones and movers.
+__device__ void split_lists(ChunkScores& chunk, double low, double high, float* movers) {
+    constexpr int BATCH = TAU_THREADS / 4;  // lists at a time, each by four threads
+    __shared__ int4 moves[BATCH];           // [x, y) and [z, w) of a list
+    __shared__ int slots[BATCH];
+    const Candidate low_or_high[2] = {least_above(low), least_above(high)};
+    const Candidate one_above[2] = {least_above(low + 1.0), least_above(high + 1.0)};
+    const int which = threadIdx.x % 4;
+    const Candidate bound = which < 2 ? low_or_high[which] : one_above[which - 2];
+    int saturated = 0, fractional = 0, next = 0;
+    double sum = 0.0;
+    for (int base = 0; base < chunk.lists.count && next <= MOVERS; base += BATCH) {
+        const int l = threadIdx.x / 4, i = base + l;
+        const List list = i < chunk.lists.count ? chunk.lists.at(chunk.a, i) : List{nullptr, nullptr, 0};
+        const int at = list.below(bound, 0, list.size);
+        const int lane = threadIdx.x % 32 & ~3;
+        int4 p = {__shfl_sync(FULL_WARP, at, lane), __shfl_sync(FULL_WARP, at, lane + 1),
+                  __shfl_sync(FULL_WARP, at, lane + 2), __shfl_sync(FULL_WARP, at, lane + 3)};
+        if (p.y > p.z) p.y = p.z;  // high is above low + 1: nobody stays fractional
+        const int count = which == 0 ? p.y - p.x + p.w - p.z : 0;
+        if (which == 0) {
+            saturated += list.size - p.w;
+            fractional += p.z - p.y;
+            sum += list.sum(p.y, p.z, high);
+        }
+        int total;
+        const int slot = next + scan_block(count, 0, total, Sum());
+        if (which == 0) moves[l] = p, slots[l] = slot;
+        next += total;
+        __syncthreads();
+        if (next <= MOVERS) {
+            for (int m = threadIdx.x / 32; m < BATCH && base + m < chunk.lists.count; m += TAU_WARPS) {
+                const Candidate* sorted = chunk.lists.at(chunk.a, base + m).sorted;
+                const int4 r = moves[m];
+                const int first = r.y - r.x, both = first + r.w - r.z;
+                for (int e = threadIdx.x % 32; e < both; e += 32)
+                    movers[slots[m] + e] = score_of(__ldg(&sorted[e < first ? r.x + e : r.z + e - first]));
+            }
+        }
+        __syncthreads();
+    }
+    chunk.moving = next;
+    scan_block(saturated, 0, chunk.stable.saturated, Sum());
+    scan_block(fractional, 0, chunk.stable.fractional, Sum());
+    scan_block(sum, 0.0, chunk.stable.sum, Sum());
+    chunk.stable.high = high;
+}
+
+// Whoever has arrived by an event; every lane of a warp gets the total.
+struct ArrivedCandidates {
+    const ChunkScores& chunk;
+    int events;  // so many
+
+    __device__ Total total(double t) const {
+        const int lane = threadIdx.x % 32;
+        Total sum = {0.0, 0, 0};
+        if (chunk.moving <= MOVERS) {
+            if (lane == 0) chunk.stable.add(t, sum);
+            add_scores(chunk.movers, chunk.moving, lane, 32, t, sum);
+        } else {
+            const Candidate above = least_above(t), saturated = least_above(t + 1.0);
+            for (int i = lane; i < chunk.lists.count; i += 32) {
+                const List list = chunk.lists.at(chunk.a, i);
+                list.add(list.below(above, 0, list.size), list.below(saturated, 0, list.size), t, sum);
+            }
+        }
+        add_scores(chunk.events, events, lane, 32, t, sum);
+        return sum_warp(sum);
+    }
+};
+
+// Whoever has arrived by one event of a group, while tau is in a bracket.
+struct GroupCandidates {
+    Stable stable;
+    const double* scores;  // unstable ones that arrived before the group, then those of the group above low, in time order
+    int count;             // of these by this event
+
+    __device__ Total total(double t) const {
+        Total sum = {0.0, 0, 0};
+        stable.add(t, sum);
+        add_scores(scores, count, 0, 1, t, sum);
+        return sum;
+    }
+};
+
+// Splits those who arrived before a group into stable and unstable ones; every lane gets the same. Returns how many are
+// unstable; more than UNSTABLE are not all written.
+__device__ int split(const ChunkScores& chunk, int events, double low, double high, Stable& stable, double* unstable) {
+    if (chunk.moving > MOVERS) return UNSTABLE + 1;
+    const int lane = threadIdx.x % 32;
+    int saturated = 0, fractional = 0, next = 0;
+    double sum = 0.0;
+    const auto divide = [&](const float* scores, int count) {
+        for (int base = 0; base < count && next <= UNSTABLE; base += 32) {
+            const double u = base + lane < count ? scores[base + lane] : -INFINITY_F;
+            const bool sits = u > high + 1.0, stays = !sits && u > high && u <= low + 1.0;
+            const bool moves = u > low && !sits && !stays;
+            saturated += sits ? 1 : 0;
+            fractional += stays ? 1 : 0;
+            sum += stays ? u - high : 0.0;
+            const unsigned lanes = __ballot_sync(FULL_WARP, moves);
+            const int slot = next + __popc(lanes & ((1u << lane) - 1));
+            next += __popc(lanes);
+            if (moves && next <= UNSTABLE) unstable[slot] = u;
+        }
+    };
+    divide(chunk.movers, chunk.moving);
+    divide(chunk.events, events);
+    const Stable& s = chunk.stable;
+    stable.saturated = s.saturated + sum_warp(saturated);
+    stable.fractional = s.fractional + sum_warp(fractional);
+    stable.sum = sum_warp(sum) + (s.fractional > 0 ? s.sum + s.fractional * (s.high - high) : 0.0);
+    stable.high = high;
+    __syncwarp();
+    return next;
+}
+
+// tau after every event of a group, one to a lane, between tau before and after the group.
+__device__ float tau_of_group(const ChunkScores& chunk, int before, int end, bool known, double v, double low, double high,
+                              double* unstable) {
+    const int lane = threadIdx.x % 32;
+    const unsigned known_lanes = __ballot_sync(FULL_WARP, known);
+    if (known_lanes == 0) return -INFINITY_F;
+    // The K-th best score never falls, and tau is at least that less one.
+    const double first = __shfl_sync(FULL_WARP, v, __ffs(known_lanes) - 1) - 1.0;
+    if (first > low) low = first;
+    if (!(low < high)) return known ? static_cast<float>(high) : -INFINITY_F;
+    const float score = before + lane < end ? chunk.events[before + lane] : -INFINITY_F;
+    const unsigned recent = __ballot_sync(FULL_WARP, score > low);
+    if (recent == 0) return known ? static_cast<float>(high) : -INFINITY_F;  // nobody moves tau
+    const double step = (high - low) / (end - before);
+    GroupCandidates candidates = {{}, unstable, 0};
+    const int count = split(chunk, before, low, high, candidates.stable, unstable);
+    double tau = -INFINITY_F;
+    if (count <= UNSTABLE) {
+        const unsigned earlier = recent & ((1u << lane) - 1), arrives = recent >> lane & 1;
+        if (arrives) unstable[count + __popc(earlier)] = score;
+        candidates.count = count + __popc(earlier) + arrives;
+        __syncwarp();
+        if (known) tau = recent >> lane < 2 ? high  // nobody moves it later in the group
+                                            : largest_root(candidates, v, low, high, low + step * (lane + 1));
+    } else {
+        // Too many to go over for every lane: one event after another, by all lanes.
+        for (int e = __ffs(known_lanes) - 1; e < end - before; ++e) {
+            const double t = largest_root(ArrivedCandidates{chunk, before + e + 1}, __shfl_sync(FULL_WARP, v, e), low, high,
+                                          low + step * (e + 1));
+            if (lane == e) tau = t;
+        }
+    }
+    tau = tau < high ? tau : high;
+    __syncwarp();  // unstable has been read
+    float rounded = static_cast<float>(tau);
+    for (int d = 1; d < 32; d *= 2) rounded = Greatest()(rounded, __shfl_up_sync(FULL_WARP, rounded, d));
+    return rounded;
+}
+
+// The greatest tau after any chunk before this one: states are found one by one and may differ in the last bits.
+__device__ double tau_before(const Arguments& a, long long bound, int chunk) {
+    double tau = -INFINITY_F, greatest;
+    for (int c = threadIdx.x; c < chunk; c += blockDim.x) tau = Greatest()(tau, a.bound_tau[bound - 1 - c]);
+    scan_block(tau, static_cast<double>(-INFINITY_F), greatest, Greatest());
+    return greatest;
+}
+
+extern "C" __global__ void __launch_bounds__(TAU_THREADS, 3) plan_tau(const __grid_constant__ Arguments a) {
+    __shared__ float events[CHUNK];
+    __shared__ unsigned short event_query[CHUNK];  // of the chunk
+    __shared__ double tau_after[TAU_GROUPS];
+    __shared__ float movers[MOVERS];
+    __shared__ double unstable[TAU_WARPS][UNSTABLE + 32];
+    Sequence s;
+    int chunk;
+    if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
+    const int g = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const long long bound = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
+    float* tau = a.tau + position_index(a, s, g, chunk * CHUNK);
+    const float* kth_score = a.kth_score + position_index(a, s, g, chunk * CHUNK);
+    const int queries = s.length - chunk * CHUNK < CHUNK ? s.length - chunk * CHUNK : CHUNK;
+
+    const double before = tau_before(a, bound, chunk), after = Greatest()(before, a.bound_tau[bound]);
+    if (before == after) {
+        for (int i = threadIdx.x; i < queries; i += TAU_THREADS) tau[i] = static_cast<float>(after);
+        return;
+    }
+    int count = 0;
+    for (int base = 0; base < CHUNK; base += TAU_THREADS) {
+        const int i = base + threadIdx.x;
+        const Candidate c = arriving(a, s, g, chunk * CHUNK + i);
+        const bool is_event = c != 0 && score_of(c) > before;
+        const int slot = place_block(is_event, count);
+        if (is_event) events[slot] = score_of(c), event_query[slot] = static_cast<unsigned short>(i);
+    }
+    const Lists lists(a, s, g, chunk);
+    ChunkScores scores = {a, lists, {}, movers, 0, events};
+    split_lists(scores, before, after, movers);
+
+    // As many groups as warps, but of at most 32 events. tau is −inf until K + 1 have arrived; until then all are events.
+    const int share = (count + TAU_WARPS - 1) / TAU_WARPS, size = share < 32 ? share : 32;
+    const int arrived = before > -INFINITY_F ? K + 1 : chunk > 0 ? a.bound_arrived[bound - 1] : 0;
+    for (int group = warp; group * size < count; group += TAU_WARPS) {
+        const int end = Least()((group + 1) * size, count);
+        double t = after;
+        if (arrived + end <= K) {
+            t = -INFINITY_F;
+        } else if (end < count) {
+            t = largest_root(ArrivedCandidates{scores, end}, kth_score[event_query[end - 1]], before, after,
+                             before + (after - before) * end / count);
+        }
+        if (lane == 0) tau_after[group] = t;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        double greatest = before;
+        for (int group = 0; group * size < count; ++group) {
+            greatest = Greatest()(greatest, Least()(tau_after[group], after));
+            tau_after[group] = greatest;
+        }
+    }
+    __syncthreads();
+    for (int group = warp; group * size < count; group += TAU_WARPS) {
+        const int first = group * size, end = Least()(first + size, count), e = first + lane;
+        const bool known = e < end && arrived + e >= K;
+        const double v = known ? kth_score[event_query[e]] : 0.0, low = group > 0 ? tau_after[group - 1] : before;
+        const float t = tau_of_group(scores, first, end, known, v, low, tau_after[group], unstable[warp]);
+        if (e < end) tau[event_query[e]] = Greatest()(t, static_cast<float>(low));
+    }
+    __syncthreads();
+    // Any other query has tau of the last event before it.
+    for (int i = threadIdx.x; i < queries; i += TAU_THREADS) {
+        int earlier = 0, end = count;  // events by query i
+        while (earlier < end) {
+            const int middle = (earlier + end) / 2;
+            if (event_query[middle] <= i) earlier = middle + 1;
+            else end = middle;
+        }
+        if (earlier == 0) tau[i] = static_cast<float>(before);
+        else if (event_query[earlier - 1] != i) tau[i] = tau[event_query[earlier - 1]];
+    }
+}

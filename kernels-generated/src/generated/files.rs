@@ -1,0 +1,28 @@
+// Written by `cargo xtask generate`.
+
+generated![
+    "sm80/backward_sparsek-both.cu",
+    "sm80/backward_sparsek-hard.cu",
+    "sm80/backward_sparsek-key.cu",
+    "sm80/backward_sparsek-slope-softcap.cu",
+    "sm80/backward_sparsek-straight-through.cu",
+    "sm80/backward_sparsek-value.cu",
+    "sm80/forward_sparsek-both.cu",
+    "sm80/forward_sparsek-hard.cu",
+    "sm80/forward_sparsek-key.cu",
+    "sm80/forward_sparsek-slope-softcap.cu",
+    "sm80/forward_sparsek-straight-through.cu",
+    "sm80/forward_sparsek-value.cu",
+    "sm80/plan_sparsek-value.cu",
+    "sm90/backward_sparsek-both.cu",
+    "sm90/backward_sparsek-hard.cu",
+    "sm90/backward_sparsek-key.cu",
+    "sm90/backward_sparsek-straight-through.cu",
+    "sm90/backward_sparsek-value.cu",
+    "sm90/forward_sparsek-both.cu",
+    "sm90/forward_sparsek-hard.cu",
+    "sm90/forward_sparsek-key.cu",
+    "sm90/forward_sparsek-slope-softcap.cu",
+    "sm90/forward_sparsek-straight-through.cu",
+    "sm90/forward_sparsek-value.cu",
+];
