@@ -66,8 +66,7 @@ impl Case {
 
     /// For the cost model.
     pub(crate) fn workload(&self) -> Workload {
-        let (batch, n) = (self.batch as u64, self.n as u64);
-        Workload { batch, n, kv_heads: self.hkv as u64 }.rounded()
+        Workload { n: self.n as u64, kv_heads: self.hkv as u64 }.rounded()
     }
 
     /// Its key on a GPU.

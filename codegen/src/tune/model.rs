@@ -80,12 +80,11 @@ impl Machine {
     }
 }
 
-/// The calls that a schedule is chosen for, beside the kernel.
+/// The calls that a schedule is chosen for, beside the kernel. The batch is not among it: a sequence's
+/// results are the same bits whatever is computed beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Workload {
-    /// Sequences.
-    pub batch: u64,
-    /// Positions of each.
+    /// Positions of a sequence.
     pub n: u64,
     /// Key-value heads.
     pub kv_heads: u64,
@@ -94,7 +93,7 @@ pub struct Workload {
 impl Default for Workload {
     /// One sequence of 65,536 positions with 8 key-value heads.
     fn default() -> Workload {
-        Workload { batch: 1, n: 65_536, kv_heads: 8 }
+        Workload { n: 65_536, kv_heads: 8 }
     }
 }
 
@@ -105,15 +104,11 @@ impl Workload {
     /// With sizes rounded up to powers of two: calls of nearly the same sizes have the same code.
     pub fn rounded(self) -> Workload {
         let up = |x: u64| x.clamp(1, 1 << 40).next_power_of_two();
-        Workload {
-            batch: up(self.batch),
-            n: up(self.n).max(Workload::SHORTEST),
-            kv_heads: self.kv_heads.max(1),
-        }
+        Workload { n: up(self.n).max(Workload::SHORTEST), kv_heads: self.kv_heads.max(1) }
     }
 
     fn sequences(&self) -> f64 {
-        self.batch.max(1) as f64 * self.kv_heads.max(1) as f64
+        self.kv_heads.max(1) as f64
     }
 }
 
@@ -329,8 +324,9 @@ impl Model<'_> {
         positions * vectors * vector / (self.machine.memory * 1e6)
     }
 
-    /// Milliseconds of everything whose time depends on the chunk: the plan, and partial sums of keys
-    /// collected from all chunks. Fitted to chunks of 256, 512 and 1024 in `docs/performance.md`.
+    /// Milliseconds of everything whose time depends on the chunk: the plan, the sweep of selected keys
+    /// for spans of two chunks, and the partial sums that those leave. Fitted to the tables of chunks
+    /// in `docs/performance.md`.
     pub(super) fn chunk(&self, chunk: u32) -> f64 {
         let instance = self.problem.instance;
         if instance.k == 0 {
@@ -338,21 +334,35 @@ impl Model<'_> {
         }
         let (n, chunk) = (self.n(), f64::from(chunk));
         let heads = self.workload.sequences();
-        // Launches; a block walks its chunk query by query; sorting and searching.
-        let plan = 0.1 + 1.07e-4 * chunk.min(n) + 1.9e-7 * n * heads;
-        // The plan's kernels spill some registers at 128 and 256 queries, by what ptxas says.
-        let plan = if chunk < 512.0 { 1.5 * plan } else { plan };
-        let chunks = (n / chunk).ceil() * heads;
-        // Partial d_k and d_v of a chunk's keys in f32, written and read.
-        let partial = chunks * (instance.k as f64).min(n) * 2.0 * instance.d as f64 * 4.0 * 2.0;
-        let collected = partial / (self.machine.memory * 1e6) * 1.4;
-        // Items of long chunks end at different times, and their keys are alive for a part of them.
-        let uneven = 1.0 + 0.1 * (chunk / 512.0).log2().max(0.0);
         let (selected, _) = self.seen();
         let pairs = n * heads * f64::from(self.problem.group) * selected;
         let rate = self.machine.peak(self.target, instance.elem);
         let swept = 2.1 * 8.0 * pairs * instance.d as f64 / rate * 1e3;
-        plan + collected + swept * (uneven - 1.0)
+        self.plan(n, chunk, heads) + self.spans(n, 2.0 * chunk, heads, swept)
+    }
+
+    /// The plan: launches, a block that walks its chunk query by query, sorted lists that every chunk
+    /// searches, and merging them where they are many.
+    fn plan(&self, n: f64, chunk: f64, heads: f64) -> f64 {
+        let merged = 8192.0f64.min(32.0 * chunk);
+        let lists = (n / chunk).min(merged / chunk) + (n / merged).floor();
+        let merging = if n > merged { 0.04 } else { 0.0 };
+        let searches = 8e-7 * (n / chunk) * heads * lists;
+        0.06 + 1.17e-4 * chunk.min(n) + 8e-4 * lists + merging + 1.2e-7 * n * heads + searches
+    }
+
+    /// The sweep's time beyond that of evenly shared work, and partial d_k and d_v of a span's keys in
+    /// f32, written and read.
+    fn spans(&self, n: f64, span: f64, heads: f64, swept: f64) -> f64 {
+        let instance = self.problem.instance;
+        let (k, d) = ((instance.k as f64).min(n), instance.d as f64);
+        let spans = (n / span).ceil() * heads;
+        let collected = 1.9 * spans * k * 2.0 * d * 4.0 * 2.0 / (self.machine.memory * 1e6);
+        // Items of 128 keys, one to a multiprocessor; what comes in the span begins one more.
+        let waves = spans * ((k / 128.0).floor() + 1.0) / f64::from(self.machine.multiprocessors);
+        // Keys are alive for a part of a long span.
+        let dead = 0.1 * (span / 1024.0).log2().max(0.0);
+        collected + swept * (waves.ceil() / waves - 1.0 + dead)
     }
 
     /// Milliseconds of a backward's launches that no schedule changes: products of rows, their lists.
@@ -397,10 +407,9 @@ mod tests {
 
     #[test]
     fn nearby_sizes_are_one_workload() {
-        let of = |batch, n| Workload { batch, n, kv_heads: 8 }.rounded();
-        assert_eq!(of(1, 60_000), Workload::default());
-        assert_eq!(of(1, 1), of(1, 4096));
-        assert_eq!(of(3, 5000), of(4, 8192));
-        assert_eq!(of(0, u64::MAX).batch, 1);
+        let of = |n| Workload { n, kv_heads: 8 }.rounded();
+        assert_eq!(of(60_000), Workload::default());
+        assert_eq!(of(1), of(4096));
+        assert_eq!(of(5000), of(8192));
     }
 }

@@ -201,9 +201,11 @@ pub fn search<M: Measure, O: Observer>(
     }
     let ended = search.ended().unwrap_or(Ended::Complete);
     // The last axis runs forward and backward with the chunk. Where it was not reached, what the others
-    // found is checked as a whole here.
+    // found is checked as a whole here; where it was, and this chunk failed, nothing is right.
+    let tried = |m: &Measurement| m.axis == Axis::Chunk && m.schedule == best;
     let whole = match right {
         [_, _, true] => true,
+        _ if search.new.iter().chain(&search.old).any(tried) => false,
         _ if right.contains(&true) => search.whole_is_right(&best),
         _ => false,
     };

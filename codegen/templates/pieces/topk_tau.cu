@@ -218,7 +218,10 @@ __device__ double tau_before(const Arguments& a, long long bound, int chunk) {
     return greatest;
 }
 
-extern "C" __global__ void __launch_bounds__(TAU_THREADS, CHUNK < 512 ? 2 : 3) plan_tau(const __grid_constant__ Arguments a) {
+// Blocks of a multiprocessor: 80 registers are too few for short chunks and on sm_80.
+constexpr int TAU_BLOCKS = CHUNK < 512 || __CUDA_ARCH__ == 800 ? 2 : 3;
+
+extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     __shared__ float events[CHUNK];
     __shared__ unsigned short event_query[CHUNK];  // of the chunk

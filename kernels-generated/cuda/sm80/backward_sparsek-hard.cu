@@ -32,9 +32,11 @@ constexpr int ROWS_SLICE = 128;  // columns of d_q that a block accumulates
 constexpr int KEYS_BLOCKS_PER_MULTIPROCESSOR = 2;
 constexpr int KEYS_SHARED = 72064;  // bytes of a block
 constexpr int SLICE = 128;  // columns of d_k and d_v that a block accumulates
-constexpr int PARTIAL = 256;  // numbers that a chunk leaves for a key
+constexpr int PARTIAL = 256;  // numbers that a span leaves for a key
 constexpr int PARTIAL_V = 128;  // where those of d_v start
 constexpr int PARTIAL_SUMS = 256;  // where those of sums start
+constexpr int SPAN = 1024;  // queries of a span
+constexpr int SPAN_KEYS = 1536;  // keys of a span's list, at most
 
 // The one parameter of every entry: tensors with their strides in elements, buffers, sizes.
 struct Arguments {
@@ -62,6 +64,15 @@ struct Arguments {
     int* tile_counts;
     float* partial;
 };
+
+// From sm_90 on a launch may begin before the ones before it in the stream have ended: its blocks are on the multiprocessors
+// then, and wait here for what those write.
+__device__ __forceinline__ void wait_for_earlier_launches() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
 
 // The element type.
 __device__ __forceinline__ float to_float(elem x) { return __bfloat162float(x); }
@@ -505,6 +516,7 @@ __device__ __forceinline__ KeyPair key_pair(const Uniform& x, const Row& r, cons
 // Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of a chunk, a warp at a
 // time that of a tile.
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     int2* keys = reinterpret_cast<int2*>(shared_memory);  // key, expiry
     __shared__ int expiring_keys[CHUNK < 16 * POSITIONS ? CHUNK : 16 * POSITIONS];  // POSITIONS for each warp that has a tile
@@ -513,7 +525,7 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
     const int g = blockIdx.y, lane = threadIdx.x % 32;
     const long long list = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
-    const int count = a.chunk_counts[list];
+    const int count = a.chunk_counts[2 * list + 1];
     const int* expiry = a.expiry + (static_cast<long long>(s.row) * a.hkv + g) * a.n + s.start;
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
         const int j = a.chunk_keys[list * CHUNK_KEYS + i];
@@ -652,6 +664,7 @@ constexpr int THREADS = 32 * WARPS;
 struct alignas(16) Piece { elem x[16 / sizeof(elem)]; };
 
 extern "C" __global__ void __launch_bounds__(256) row_dots(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     constexpr int SIZE = 16 / sizeof(elem), PIECES = D / SIZE;
     const long long at = blockIdx.x * 16ll + threadIdx.x / 16;
     const int lane = threadIdx.x % 16, head = blockIdx.y;
@@ -727,6 +740,7 @@ __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCESSOR) backward_rows(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     constexpr int M = TILE_Q / (16 * WARPS);
     extern __shared__ __align__(16) unsigned char memory[];
     RowsShared& shared = *reinterpret_cast<RowsShared*>(memory);
@@ -815,34 +829,67 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCE
 }
 
 // A tile of keys and the queries that see some of them. Keys are TILE_Q consecutive ones, for the queries that have them in
-// their windows, or TILE_Q of the list of a chunk of queries, which select them.
+// their windows, or TILE_Q of the list of a span of queries, which select them.
 struct KeyTile {
     Sequence s;
     int g;
     int from, to;  // queries
     int first;     // key of the first row, of consecutive ones
-    int chunk;     // id of the chunk, and first slot of the tile in its list
+    int span;      // id of the span, and first slot of the tile in its list
     int slot;
     int count;     // rows that stand for keys
 };
 
-constexpr int CHUNK_TILES = (CHUNK_KEYS + TILE_Q - 1) / TILE_Q;
+constexpr int SPAN_TILES = (SPAN_KEYS + TILE_Q - 1) / TILE_Q;
 
 __device__ __forceinline__ long long chunk_index(const Arguments& a, int g, int chunk) {
     return static_cast<long long>(g) * block_count<CHUNK>(a) + chunk;
 }
 
-// Tile number `tile` of a chunk's list; false where the list is shorter.
-__device__ __forceinline__ bool find_selected(const Arguments& a, int chunk, int tile, int g, KeyTile& keys) {
+// The keys that queries of a span select, ascending: those of its first chunk, then those that come in its second. A key
+// that was there before is in the first chunk's list too: whoever leaves does not return.
+struct SpanList {
+    const int* first;
+    const int* second;
+    int in_first, count;
+
+    __device__ __forceinline__ SpanList(const Arguments& a, const Sequence& s, int g, int block) {
+        const long long at = chunk_index(a, g, first_block<CHUNK>(a, s) + 2 * block);
+        first = a.chunk_keys + at * CHUNK_KEYS;
+        in_first = count = a.chunk_counts[2 * at + 1];
+        second = nullptr;
+        if ((2 * block + 1) * CHUNK >= s.length) return;
+        const int before = a.chunk_counts[2 * at + 2];
+        second = first + CHUNK_KEYS + before;
+        count += a.chunk_counts[2 * at + 3] - before;
+    }
+
+    __device__ __forceinline__ int key(int slot) const { return slot < in_first ? first[slot] : second[slot - in_first]; }
+
+    // The slot of a key, which is there.
+    __device__ __forceinline__ int slot_of(int j) const {
+        const bool is_second = in_first == 0 || (count > in_first && second[0] <= j);
+        int low = is_second ? in_first : 0, high = is_second ? count : in_first;
+        while (high - low > 1) {
+            const int middle = (low + high) / 2;
+            if (key(middle) <= j) low = middle;
+            else high = middle;
+        }
+        return low;
+    }
+};
+
+// Tile number `tile` of a span's list; false where the list is shorter.
+__device__ __forceinline__ bool find_selected(const Arguments& a, int span, int tile, int g, KeyTile& keys) {
     keys = {};
     int block;
-    if (!find_block<CHUNK>(a, chunk, keys.s, block)) return false;
+    if (!find_block<SPAN>(a, span, keys.s, block)) return false;
     keys.g = g;
-    keys.chunk = chunk;
+    keys.span = span;
     keys.slot = tile * TILE_Q;
-    keys.count = min(TILE_Q, a.chunk_counts[chunk_index(a, g, chunk)] - keys.slot);
-    keys.from = block * CHUNK;
-    keys.to = min(keys.from + CHUNK, keys.s.length);
+    keys.count = min(TILE_Q, SpanList(a, keys.s, g, block).count - keys.slot);
+    keys.from = block * SPAN;
+    keys.to = min(keys.from + SPAN, keys.s.length);
     return keys.count > 0;
 }
 
@@ -859,11 +906,11 @@ __device__ __forceinline__ bool find_consecutive(const Arguments& a, int id, int
     return true;
 }
 
-// The key of a row, −1 for none.
+// The key of a row, −1 for none; of a tile whose queries are those of the whole span.
 template <bool SELECTED>
 __device__ __forceinline__ int key_of(const Arguments& a, const KeyTile& keys, int row) {
     if (row >= keys.count) return -1;
-    return SELECTED ? a.chunk_keys[chunk_index(a, keys.g, keys.chunk) * CHUNK_KEYS + keys.slot + row] : keys.first + row;
+    return SELECTED ? SpanList(a, keys.s, keys.g, keys.from / SPAN).key(keys.slot + row) : keys.first + row;
 }
 
 // A selected key is seen from where it has left the window until it expires. Others are seen while they are in the window,
@@ -910,24 +957,11 @@ struct KeyGradients {
     float sums[M][2][KEY_SUMS + 1];
 };
 
-__device__ __forceinline__ float* partial_of(const Arguments& a, int g, int chunk, int slot) {
-    return a.partial + (chunk_index(a, g, chunk) * CHUNK_KEYS + slot) * PARTIAL;
+__device__ __forceinline__ float* partial_of(const Arguments& a, int g, int span, int slot) {
+    return a.partial + ((static_cast<long long>(g) * block_count<SPAN>(a) + span) * SPAN_KEYS + slot) * PARTIAL;
 }
 
-// The slot of a key in a chunk's ascending list, which holds it.
-__device__ __forceinline__ int find_slot(const Arguments& a, int g, int chunk, int j) {
-    const long long at = chunk_index(a, g, chunk);
-    const int* list = a.chunk_keys + at * CHUNK_KEYS;
-    int low = 0, high = a.chunk_counts[at];
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (list[middle] <= j) low = middle;
-        else high = middle;
-    }
-    return low;
-}
-
-// Stores what the chunk gives to its keys. The lane has rows `row` + 16 m and, 8 further, of the tile.
+// Stores what the span gives to its keys. The lane has rows `row` + 16 m and, 8 further, of the tile.
 template <int M>
 __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile& keys, const KeyGradients<M>& sums, int row, int lane) {
 #pragma unroll
@@ -939,7 +973,7 @@ __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile
 #pragma unroll
             for (int n = 0; n < KEY_SUMS; ++n) sum[n] = row_sum(sums.sums[m][h][n]);
             if (own >= keys.count) continue;
-            float* to = partial_of(a, keys.g, keys.chunk, keys.slot + own);
+            float* to = partial_of(a, keys.g, keys.span, keys.slot + own);
 #pragma unroll
             for (int n = 0; n < SLICE / 8; ++n) {
                 const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
@@ -953,30 +987,31 @@ __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile
         }
 }
 
-// Adds what later chunks gave to a key to what its first chunk gave. One warp for each key, whose lanes look up the key in 32
-// chunks at a time.
+// Adds what later spans gave to a key to what its first span gave. One warp for each key, whose lanes look up the key in 32
+// spans at a time.
 extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const __grid_constant__ Arguments a) {
-    constexpr int WARPS_HERE = 8, BLOCKS = (CHUNK_KEYS + WARPS_HERE - 1) / WARPS_HERE, PER_LANE = (PARTIAL + 31) / 32;
-    const int chunk = blockIdx.x / BLOCKS, slot = blockIdx.x % BLOCKS * WARPS_HERE + threadIdx.x / 32, lane = threadIdx.x % 32;
+    wait_for_earlier_launches();
+    constexpr int WARPS_HERE = 8, BLOCKS = (SPAN_KEYS + WARPS_HERE - 1) / WARPS_HERE, PER_LANE = (PARTIAL + 31) / 32;
+    const int span = blockIdx.x / BLOCKS, slot = blockIdx.x % BLOCKS * WARPS_HERE + threadIdx.x / 32, lane = threadIdx.x % 32;
     const int g = blockIdx.y;
     Sequence s;
     int block;
-    if (!find_block<CHUNK>(a, chunk, s, block)) return;
-    const long long at = chunk_index(a, g, chunk);
-    if (slot >= a.chunk_counts[at]) return;
-    const int j = a.chunk_keys[at * CHUNK_KEYS + slot];
-    if ((j + WINDOW) / CHUNK != block) return;
-    const int later = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / CHUNK - block;
+    if (!find_block<SPAN>(a, span, s, block)) return;
+    const SpanList list(a, s, g, block);
+    if (slot >= list.count) return;
+    const int j = list.key(slot);
+    if ((j + WINDOW) / SPAN != block) return;
+    const int later = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / SPAN - block;
     if (later <= 0) return;
-    float* own = partial_of(a, g, chunk, slot);
+    float* own = partial_of(a, g, span, slot);
     double total[PER_LANE];
 #pragma unroll
     for (int n = 0; n < PER_LANE; ++n) total[n] = 32 * n + lane < PARTIAL ? own[32 * n + lane] : 0.0f;
     for (int base = 1; base <= later; base += 32) {
-        const int its_slot = base + lane <= later ? find_slot(a, g, chunk + base + lane, j) : 0;
+        const int its_slot = base + lane <= later ? SpanList(a, s, g, block + base + lane).slot_of(j) : 0;
 #pragma unroll 1
         for (int n = 0; n < min(32, later - base + 1); ++n) {
-            const float* from = partial_of(a, g, chunk + base + n, __shfl_sync(~0u, its_slot, n));
+            const float* from = partial_of(a, g, span + base + n, __shfl_sync(~0u, its_slot, n));
 #pragma unroll
             for (int d = 0; d < PER_LANE; ++d)
                 if (32 * d + lane < PARTIAL) total[d] += from[32 * d + lane];
@@ -1003,8 +1038,9 @@ __device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTil
             const long long token = keys.s.start + j, entry = (keys.s.row * a.hkv + keys.g) * a.n + token;
             const float* selected = nullptr;
             if (a.expiry[entry] > j + WINDOW) {
-                const int chunk = first_block<CHUNK>(a, keys.s) + (j + WINDOW) / CHUNK;
-                selected = partial_of(a, keys.g, chunk, find_slot(a, keys.g, chunk, j));
+                const int block = (j + WINDOW) / SPAN;
+                const SpanList list(a, keys.s, keys.g, block);
+                selected = partial_of(a, keys.g, first_block<SPAN>(a, keys.s) + block, list.slot_of(j));
             }
             elem* d_k = a.d_k + keys.s.row * a.d_k_batch + token * a.d_k_position + keys.g * a.d_k_head;
             elem* d_v = a.d_v + keys.s.row * a.d_v_batch + token * a.d_v_position + keys.g * a.d_v_head;
@@ -1021,8 +1057,8 @@ __device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTil
 
 // The key sweep: a tile of keys stays, the queries that see them stream past. Gives d_k, d_v and sums over queries.
 //
-// Pairs in the window are swept by blocks of consecutive keys. Selected keys are swept chunk by chunk of queries; what a
-// chunk gives is left in `partial`, collected over the chunks in their order, and added by the window's sweep.
+// Pairs in the window are swept by blocks of consecutive keys. Selected keys are swept for spans of queries, two chunks each;
+// what a span gives is left in `partial`, collected over the spans in their order, and added by the window's sweep.
 
 struct KeysShared {
     elem k[TILE_Q * ROW];
@@ -1126,11 +1162,12 @@ __device__ __forceinline__ void copy_stationary(const Arguments& a, const KeyTil
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCESSOR) backward_keys_selected(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     constexpr int M = TILE_Q / (16 * WARPS);
     extern __shared__ __align__(16) unsigned char memory[];
     KeysShared& shared = *reinterpret_cast<KeysShared*>(memory);
     KeyTile keys;
-    if (!find_selected(a, blockIdx.x / CHUNK_TILES, blockIdx.x % CHUNK_TILES, blockIdx.y, keys)) return;
+    if (!find_selected(a, blockIdx.x / SPAN_TILES, blockIdx.x % SPAN_TILES, blockIdx.y, keys)) return;
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * M;
     const Uniform x = load_uniform(a, keys.s, keys.g);
     copy_stationary<true>(a, keys, shared);
@@ -1159,6 +1196,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCESSOR) backward_keys_window(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     constexpr int M = TILE_Q / (16 * WARPS);
     extern __shared__ __align__(16) unsigned char memory[];
     KeysShared& shared = *reinterpret_cast<KeysShared*>(memory);

@@ -55,6 +55,15 @@ struct Arguments {
     int* tile_counts;
 };
 
+// From sm_90 on a launch may begin before the ones before it in the stream have ended: its blocks are on the multiprocessors
+// then, and wait here for what those write.
+__device__ __forceinline__ void wait_for_earlier_launches() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 // The element type.
 __device__ __forceinline__ float to_float(elem x) { return __bfloat162float(x); }
 __device__ __forceinline__ elem to_elem(float x) { return __float2bfloat16_rn(x); }
@@ -484,6 +493,7 @@ __device__ __forceinline__ float weight(const Uniform& x, const Row& r, const Co
 // Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of a chunk, a warp at a
 // time that of a tile.
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     int2* keys = reinterpret_cast<int2*>(shared_memory);  // key, expiry
     __shared__ int expiring_keys[CHUNK < 16 * POSITIONS ? CHUNK : 16 * POSITIONS];  // POSITIONS for each warp that has a tile
@@ -492,7 +502,7 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
     const int g = blockIdx.y, lane = threadIdx.x % 32;
     const long long list = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
-    const int count = a.chunk_counts[list];
+    const int count = a.chunk_counts[2 * list + 1];
     const int* expiry = a.expiry + (static_cast<long long>(s.row) * a.hkv + g) * a.n + s.start;
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
         const int j = a.chunk_keys[list * CHUNK_KEYS + i];
@@ -777,6 +787,7 @@ __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR) forward(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char memory[];
     Shared& shared = *reinterpret_cast<Shared*>(memory);
     Tile found;

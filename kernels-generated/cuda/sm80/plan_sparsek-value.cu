@@ -42,6 +42,15 @@ struct Arguments {
     float* kth_score;
 };
 
+// From sm_90 on a launch may begin before the ones before it in the stream have ended: its blocks are on the multiprocessors
+// then, and wait here for what those write.
+__device__ __forceinline__ void wait_for_earlier_launches() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 // Sequences: the rows of the batch, or the packed sequences of its one row.
 struct Sequence {
     int index;   // the coordinate `batch`
@@ -103,6 +112,18 @@ __device__ int write_sinks(const Arguments& a, const Sequence& s, int chunk, int
     const int past = end - WINDOW > 0 ? end - WINDOW : 0, count = past < SINKS ? past : SINKS;
     for (int i = threadIdx.x; i < count; i += blockDim.x) keys[i] = i;
     return count;
+}
+
+// How many of them are past the window before the chunk.
+__device__ __forceinline__ int sinks_before(int chunk) {
+    const int past = chunk * CHUNK - WINDOW > 0 ? chunk * CHUNK - WINDOW : 0;
+    return past < SINKS ? past : SINKS;
+}
+
+// The length of a chunk's list, and of its part that was selected before the chunk.
+__device__ __forceinline__ void write_counts(const Arguments& a, long long list, int before, int count) {
+    a.chunk_counts[2 * list] = before;
+    a.chunk_counts[2 * list + 1] = count;
 }
 
 // Key j becomes a candidate at query j + WINDOW, its arrival: time runs over queries.
@@ -276,8 +297,9 @@ __device__ __forceinline__ Total sum_warp(const Total& x) {
     return {sum_warp(x.sum), sum_warp(x.saturated), sum_warp(x.fractional)};
 }
 
-// Sorted lists: every chunk of queries has one of its arrivals, and every MERGED / CHUNK chunks have one of theirs.
-constexpr int MERGED = CHUNK * 16 < 8192 ? CHUNK * 16 : 8192;
+// Sorted lists: every chunk of queries has one of its arrivals, and every MERGED / CHUNK chunks that others follow have one of
+// theirs: merging takes longer than searching a few lists more.
+constexpr int MERGED = CHUNK * 32 < 8192 ? CHUNK * 32 : 8192;
 
 // Arrivals in ascending order (absent ones, 0, first), and the prefix sums of coordinates x by which sums over a range come
 // out exactly beside outliers: x rises from one candidate to the next by the difference of their scores, but by at most 1.
@@ -300,6 +322,21 @@ struct List {
             const int middle = (low + high) / 2;
             if (sorted[middle] < bound) low = middle + 1;
             else high = middle;
+        }
+        return low;
+    }
+
+    // The number, known to be in [low, size], by `lanes` neighbours of a warp, a power of two, all of which get it. Every lane of the
+    // warp takes part; in a step the list is probed at that many places.
+    __device__ int below_by_lanes(Candidate bound, int low, int lanes) const {
+        const int lane = threadIdx.x % 32, probe = lane % lanes;
+        const unsigned mine = (lanes == 32 ? FULL_WARP : (1u << lanes) - 1) << (lane - probe);
+        int high = size;
+        while (__any_sync(FULL_WARP, low < high)) {
+            const int step = (high - low) / (lanes + 1) + 1, at = low + (probe + 1) * step - 1;
+            const int passed = __popc(__ballot_sync(FULL_WARP, at < high && sorted[at] < bound) & mine);
+            if (passed < lanes) high = Least()(high, low + (passed + 1) * step - 1);
+            low += passed * step;
         }
         return low;
     }
@@ -343,17 +380,25 @@ struct Lists {
     int merged, count;
     int first_merged, first;  // ids
     int g;
+    const Candidate* copy = nullptr;  // of all lists, one after the other, in shared memory
 
     __device__ Lists(const Arguments& a, const Sequence& s, int g, int chunks) : g(g) {
         constexpr int RATIO = MERGED / CHUNK;
-        merged = chunks / RATIO;
-        count = merged + chunks % RATIO;
+        merged = chunks > 0 ? (chunks - 1) / RATIO : 0;
+        count = merged + chunks - merged * RATIO;
         first_merged = first_block<MERGED>(a, s);
         first = first_block<CHUNK>(a, s) + merged * RATIO;
     }
 
     __device__ List at(const Arguments& a, int i) const {
-        return i < merged ? list_at<MERGED>(a, g, first_merged + i) : list_at<CHUNK>(a, g, first + i - merged);
+        List list = i < merged ? list_at<MERGED>(a, g, first_merged + i) : list_at<CHUNK>(a, g, first + i - merged);
+        if (copy != nullptr) list.sorted = copy + begin(i);
+        return list;
+    }
+
+    // Candidates in the lists before one.
+    __device__ int begin(int i) const {
+        return Least()(i, merged) * MERGED + Greatest()(i - merged, 0) * CHUNK;
     }
 };
 
@@ -390,12 +435,13 @@ __device__ __forceinline__ void write_list(const Candidate (&x)[SHARE], Candidat
     if (from + SHARE == list.size) prefix[SHARE / 2] = {sum, sum};
 }
 
-constexpr int SORT_SHARE = CHUNK / 32 < 8 ? CHUNK / 32 : 8, SORT_THREADS = CHUNK / SORT_SHARE;
+constexpr int SORT_SHARE = CHUNK <= 2048 ? 2 : CHUNK / 1024, SORT_THREADS = CHUNK / SORT_SHARE;
 constexpr int MERGE_SHARE = 8, MERGE_THREADS = MERGED / MERGE_SHARE;
 
 // Expiry as far as arrivals alone decide it: a sink is seen to the end, a candidate too until the queries at which it is not
 // among the best are known, and any other key while it is in the window. Then the sorted list of a chunk's arrivals.
 extern "C" __global__ void __launch_bounds__(SORT_THREADS) plan_sort(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     __shared__ Candidate shared[CHUNK];
     Sequence s;
     int chunk;
@@ -416,13 +462,14 @@ extern "C" __global__ void __launch_bounds__(SORT_THREADS) plan_sort(const __gri
 
 // The sorted list of MERGED arrivals, from those of their chunks.
 extern "C" __global__ void __launch_bounds__(MERGE_THREADS) plan_merge(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     Candidate* shared = reinterpret_cast<Candidate*>(shared_memory);
     Sequence s;
     int block;
     if (!find_block<MERGED>(a, blockIdx.x, s, block)) return;
     constexpr int RATIO = MERGED / CHUNK;
-    if (static_cast<long long>(block + 1) * RATIO > (s.length + CHUNK - 1ll) / CHUNK) return;  // no boundary after it
+    if (static_cast<long long>(block + 1) * RATIO >= (s.length + CHUNK - 1ll) / CHUNK) return;  // no chunk after it
     const int g = blockIdx.y, first = first_block<CHUNK>(a, s) + block * RATIO;
     Candidate x[MERGE_SHARE];
 #pragma unroll
@@ -436,8 +483,8 @@ extern "C" __global__ void __launch_bounds__(MERGE_THREADS) plan_merge(const __g
 
 // The largest t with f(t) >= K, known to be in [low, high], where more than K candidates have arrived and the K-th best
 // score is v. Then f >= K at v − 1, f < K at v, and f falls at least as fast as t rises in between, unless no more than the
-// K best are above v − 1: they hold f at K up to there. Newton's method from a guess, halving where it leaves the bracket,
-// until t is known to 2⁻³⁰ of max(1, |t|).
+// K best are above v − 1: they hold f at K up to there. Newton's method from a guess, halving where it leaves the bracket a
+// second time on the same side (an end may be the root), until t is known to 2⁻³⁰ of max(1, |t|).
 template <class Candidates>
 __device__ double largest_root(const Candidates& candidates, double v, double low, double high, double guess) {
     low = v - 1.0 > low ? v - 1.0 : low;
@@ -445,11 +492,11 @@ __device__ double largest_root(const Candidates& candidates, double v, double lo
     if (!(low < high)) return low;
     if (low == v - 1.0 && candidates.total(low).above() <= K) return low;
     double t = guess > low && guess < high ? guess : low;
-    bool high_seen = false;  // f there has been computed
+    bool low_seen = false, high_seen = false;  // f there has been computed
     for (int step = 1;; ++step) {
         const Total at = candidates.total(t);
         const double size = t < 0.0 ? -t : t, tolerance = 0x1p-30 * (size > 1.0 ? size : 1.0), rest = at.f() - K;
-        if (rest >= 0.0) low = t;
+        if (rest >= 0.0) low = t, low_seen = true;
         else high = t, high_seen = true;
         if ((rest <= tolerance && -rest <= tolerance) || high - low <= tolerance) return t;
         // Seven digits of a step are enough.
@@ -457,6 +504,9 @@ __device__ double largest_root(const Candidates& candidates, double v, double lo
         if (next >= high && !high_seen) {
             next = high;
             high_seen = true;
+        } else if (next <= low && !low_seen) {
+            next = low;
+            low_seen = true;
         } else {
             if (!(next > low && next < high) || step % 8 == 0) next = 0.5 * (low + high);
             if (!(next > low && next < high)) return low;
@@ -469,7 +519,10 @@ __device__ double largest_root(const Candidates& candidates, double v, double lo
 // warp finds it from the sorted lists.
 
 // Lists whose brackets are kept in shared memory; those beyond are searched from end to end.
-constexpr int KEPT = 576;
+constexpr int KEPT = CHUNK <= 256 ? 352 : 576;
+// Candidates that the block copies to shared memory, if that is all of them. Short chunks are for short sequences.
+constexpr int COPIED = CHUNK <= 256 ? 4608 : 0;
+constexpr int BOUND_THREADS = COPIED > 0 ? 128 : 32;
 
 // How many of a list there are.
 __device__ __forceinline__ int present_in(const List& list) {
@@ -647,13 +700,32 @@ __device__ double tau_of(ListedCandidates& candidates, double v) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(32) plan_bounds(const __grid_constant__ Arguments a) {
+__device__ __forceinline__ void copy_candidates(const Candidate* from, int count, Candidate* to) {
+#pragma unroll 8
+    for (int p = threadIdx.x; p < count / 2; p += BOUND_THREADS)
+        reinterpret_cast<ulonglong2*>(to)[p] = reinterpret_cast<const ulonglong2*>(from)[p];
+}
+
+extern "C" __global__ void __launch_bounds__(BOUND_THREADS) plan_bounds(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     __shared__ int4 brackets[KEPT], last[KEPT];
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
     const int g = blockIdx.y;
-    const Lists lists(a, s, g, chunk + 1);
+    Lists lists(a, s, g, chunk + 1);
+    if constexpr (COPIED > 0) {
+        __shared__ alignas(16) Candidate copy[COPIED > 0 ? COPIED : 1];
+        if (lists.begin(lists.count) <= COPIED) {
+            // Lists of one size lie one after the other.
+            const int from = lists.begin(lists.merged);
+            if (lists.merged > 0) copy_candidates(lists.at(a, 0).sorted, from, copy);
+            copy_candidates(lists.at(a, lists.merged).sorted, lists.begin(lists.count) - from, copy + from);
+            lists.copy = copy;
+        }
+        __syncthreads();
+        if (threadIdx.x >= 32) return;
+    }
     int arrived = 0;
     for (int i = threadIdx.x; i < lists.count; i += 32) {
         const List list = lists.at(a, i);
@@ -680,9 +752,9 @@ __device__ constexpr int power_of_two_from(int n) {
     while (power < n) power *= 2;
     return power;
 }
-constexpr int EXPIRY_THREADS = CHUNK / 4 < 128 ? 128 : CHUNK / 4 < 512 ? CHUNK / 4 : 512;
+constexpr int EXPIRY_THREADS = CHUNK <= 256 ? CHUNK : CHUNK <= 2048 ? CHUNK / 4 : 512;
 constexpr int K_PADDED = power_of_two_from(K > EXPIRY_THREADS ? K : EXPIRY_THREADS);
-constexpr int ARRIVALS = 64;  // of a group
+constexpr int ARRIVALS = CHUNK <= 256 ? 32 : 64;  // of a group
 
 // Arrivals go in groups, and so do those who leave: by the first group after which the K-th best is above them. Who stays up
 // to a group is above whoever leaves before.
@@ -711,21 +783,23 @@ struct Members {
 // The candidates of the lists from `least` on; returns how many.
 __device__ int gather(const Arguments& a, const Lists& lists, Candidate least, Candidate* to) {
     __shared__ int from[128], slot[128];
-    int next = 0;
-    for (int base = 0; base < lists.count; base += 128) {
-        const int i = base + threadIdx.x;
+    int next = 0, lanes = 1;  // that look for the bound in a list
+    while (lanes < 8 && 2 * lanes * lists.count <= 128) lanes *= 2;
+    const int batch = 128 / lanes;
+    for (int base = 0; base < lists.count; base += batch) {
+        const int l = threadIdx.x / lanes, i = base + l;
         int count = 0, start = 0;
-        if (threadIdx.x < 128 && i < lists.count) {
-            const List list = lists.at(a, i);
-            start = list.below(least, list.size > K ? list.size - K : 0, list.size);
-            count = list.size - start;
+        if (threadIdx.x < 128) {
+            const List list = i < lists.count ? lists.at(a, i) : List{nullptr, nullptr, 0};
+            start = list.below_by_lanes(least, list.size > K ? list.size - K : 0, lanes);
+            if (threadIdx.x % lanes == 0) count = list.size - start;
         }
         int total;
         const int before = scan_block(count, 0, total, Sum());
-        if (threadIdx.x < 128) from[threadIdx.x] = start, slot[threadIdx.x] = next + before;
+        if (threadIdx.x < 128 && threadIdx.x % lanes == 0) from[l] = start, slot[l] = next + before;
         next += total;
         __syncthreads();
-        const int here = lists.count - base < 128 ? lists.count - base : 128;
+        const int here = lists.count - base < batch ? lists.count - base : batch;
         for (int l = threadIdx.x / 32; l < here; l += EXPIRY_THREADS / 32) {
             const List list = lists.at(a, base + l);
 #pragma unroll 4
@@ -740,7 +814,7 @@ __device__ int gather(const Arguments& a, const Lists& lists, Candidate least, C
 // The K-th best after a number of arrivals; every lane of a warp gets it. It is the least that is left once all beyond K have
 // gone, found by counting candidates below pivots: the score it would have if scores were spread evenly, and the middle of the
 // candidates as integers, by turns.
-__device__ Candidate kth_after(const Members& m, int arrived, Candidate before, Candidate after) {
+__device__ __forceinline__ Candidate kth_after(const Members& m, int arrived, Candidate before, Candidate after) {
     const int lane = threadIdx.x % 32, gone = m.count + arrived - K;
     if (gone < 0) return 0;
     const auto below = [&](Candidate bound) {
@@ -770,7 +844,7 @@ __device__ Candidate kth_after(const Members& m, int arrived, Candidate before, 
 
 // The query at which a candidate stops being selected, in a group in which it leaves: that of the arrival by which K are
 // better than it, or its own if they are by then.
-__device__ int leaves_at(const Members& m, Candidate c, int group, bool there_before) {
+__device__ __forceinline__ int leaves_at(const Members& m, Candidate c, int group, bool there_before) {
     const int first = group * ARRIVALS, there = Least()(m.count + first, K);
     int missing = K - there + (there_before ? 1 : 0);
 #pragma unroll 8
@@ -865,10 +939,11 @@ __device__ void write_keys(const Arguments& a, const Sequence& s, int g, int chu
         const int slot = place_block(selected, next);
         if (selected) keys[slot] = j;
     }
-    if (threadIdx.x == 0) a.chunk_counts[list] = next;
+    if (threadIdx.x == 0) write_counts(a, list, sinks_before(chunk) + m.count, next);
 }
 
-extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS) plan_expiry(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 / EXPIRY_THREADS : 1) plan_expiry(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     constexpr int GROUPS = CHUNK / ARRIVALS;
     __shared__ Candidate kth[GROUPS];
@@ -928,17 +1003,21 @@ struct Stable {
     }
 };
 
-// Adds every step-th of some scores, from the first-th on.
+// Adds every step-th of some scores, from the first-th on, four loads at a time.
 template <class T>
 __device__ __forceinline__ void add_scores(const T* scores, int count, int first, int step, double t, Total& total) {
     Total odd = {0.0, 0, 0};
     int i = first;
-#pragma unroll 2
-    for (; i + step < count; i += 2 * step) {
-        total.add(scores[i], t);
-        odd.add(scores[i + step], t);
+#pragma unroll 1
+    for (; i + 3 * step < count; i += 4 * step) {
+        const double u[4] = {scores[i], scores[i + step], scores[i + 2 * step], scores[i + 3 * step]};
+        total.add(u[0], t);
+        odd.add(u[1], t);
+        total.add(u[2], t);
+        odd.add(u[3], t);
     }
-    if (i < count) total.add(scores[i], t);
+#pragma unroll 1
+    for (; i < count; i += step) total.add(scores[i], t);
     total.sum += odd.sum;
     total.saturated += odd.saturated;
     total.fractional += odd.fractional;
@@ -956,36 +1035,39 @@ struct ChunkScores {
 
 // Splits those who arrived before the chunk into stable ones and movers.
 __device__ void split_lists(ChunkScores& chunk, double low, double high, float* movers) {
-    constexpr int BATCH = TAU_THREADS / 4;  // lists at a time, each by four threads
-    __shared__ int4 moves[BATCH];           // [x, y) and [z, w) of a list
-    __shared__ int slots[BATCH];
+    __shared__ int4 moves[TAU_THREADS / 4];  // [x, y) and [z, w) of a list
+    __shared__ int slots[TAU_THREADS / 4];
     const Candidate low_or_high[2] = {least_above(low), least_above(high)};
     const Candidate one_above[2] = {least_above(low + 1.0), least_above(high + 1.0)};
-    const int which = threadIdx.x % 4;
+    // Every list has four bounds to be looked for, each by as many lanes as there are for it.
+    int lanes = 1;
+    while (lanes < 8 && 8 * lanes * chunk.lists.count <= TAU_THREADS) lanes *= 2;
+    const int batch = TAU_THREADS / (4 * lanes), l = threadIdx.x / (4 * lanes);  // lists at a time, and this thread's
+    const int which = threadIdx.x / lanes % 4;
+    const bool leads = threadIdx.x % (4 * lanes) == 0;
     const Candidate bound = which < 2 ? low_or_high[which] : one_above[which - 2];
     int saturated = 0, fractional = 0, next = 0;
     double sum = 0.0;
-    for (int base = 0; base < chunk.lists.count && next <= MOVERS; base += BATCH) {
-        const int l = threadIdx.x / 4, i = base + l;
+    for (int base = 0; base < chunk.lists.count && next <= MOVERS; base += batch) {
+        const int i = base + l;
         const List list = i < chunk.lists.count ? chunk.lists.at(chunk.a, i) : List{nullptr, nullptr, 0};
-        const int at = list.below(bound, 0, list.size);
-        const int lane = threadIdx.x % 32 & ~3;
-        int4 p = {__shfl_sync(FULL_WARP, at, lane), __shfl_sync(FULL_WARP, at, lane + 1),
-                  __shfl_sync(FULL_WARP, at, lane + 2), __shfl_sync(FULL_WARP, at, lane + 3)};
+        const int at = list.below_by_lanes(bound, 0, lanes), first_lane = threadIdx.x % 32 / (4 * lanes) * (4 * lanes);
+        int4 p = {__shfl_sync(FULL_WARP, at, first_lane), __shfl_sync(FULL_WARP, at, first_lane + lanes),
+                  __shfl_sync(FULL_WARP, at, first_lane + 2 * lanes), __shfl_sync(FULL_WARP, at, first_lane + 3 * lanes)};
         if (p.y > p.z) p.y = p.z;  // high is above low + 1: nobody stays fractional
-        const int count = which == 0 ? p.y - p.x + p.w - p.z : 0;
-        if (which == 0) {
+        const int count = leads ? p.y - p.x + p.w - p.z : 0;
+        if (leads) {
             saturated += list.size - p.w;
             fractional += p.z - p.y;
             sum += list.sum(p.y, p.z, high);
         }
         int total;
         const int slot = next + scan_block(count, 0, total, Sum());
-        if (which == 0) moves[l] = p, slots[l] = slot;
+        if (leads) moves[l] = p, slots[l] = slot;
         next += total;
         __syncthreads();
         if (next <= MOVERS) {
-            for (int m = threadIdx.x / 32; m < BATCH && base + m < chunk.lists.count; m += TAU_WARPS) {
+            for (int m = threadIdx.x / 32; m < batch && base + m < chunk.lists.count; m += TAU_WARPS) {
                 const Candidate* sorted = chunk.lists.at(chunk.a, base + m).sorted;
                 const int4 r = moves[m];
                 const int first = r.y - r.x, both = first + r.w - r.z;
@@ -1118,7 +1200,11 @@ __device__ double tau_before(const Arguments& a, long long bound, int chunk) {
     return greatest;
 }
 
-extern "C" __global__ void __launch_bounds__(TAU_THREADS, 3) plan_tau(const __grid_constant__ Arguments a) {
+// Blocks of a multiprocessor: 80 registers are too few for short chunks and on sm_80.
+constexpr int TAU_BLOCKS = CHUNK < 512 || __CUDA_ARCH__ == 800 ? 2 : 3;
+
+extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
     __shared__ float events[CHUNK];
     __shared__ unsigned short event_query[CHUNK];  // of the chunk
     __shared__ double tau_after[TAU_GROUPS];

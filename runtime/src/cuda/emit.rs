@@ -49,8 +49,7 @@ pub(super) fn choose(store: &Store, call: &Asked) -> Result<Chosen, crate::Error
     let maker = store.maker();
     let multiprocessors = store.device.info().multiprocessors;
     let machine = Machine { multiprocessors, ..Machine::of(&maker.target) };
-    let workload =
-        Workload { batch: call.sequences, n: call.sequence, kv_heads: call.kv_heads }.rounded();
+    let workload = Workload { n: call.sequence, kv_heads: call.kv_heads }.rounded();
     let tuned = |fits: &Fits<'_>| store.tuned(call, fits, |warning| store.warn(warning));
     maker.choose(call.group, &call.given, tuned, (&machine, &workload))
 }

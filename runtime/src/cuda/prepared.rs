@@ -294,7 +294,6 @@ fn wanted_schedule(bound: &bind::Sizes, sizes: &Sizes, given: &[GivenInput]) -> 
         group: u32::try_from(bound.group()).unwrap_or(u32::MAX),
         given: given.to_vec(),
         sequence: tuned::bucket(sizes.n),
-        sequences: tuned::bucket(sizes.rows),
         kv_heads: sizes.hkv,
     }
 }

@@ -36,10 +36,7 @@ pub(crate) struct Asked {
     pub(crate) given: Vec<GivenInput>,
     /// Positions of the longest sequence, rounded up ([`tuned::bucket`]).
     pub(crate) sequence: u64,
-    /// For the cost model, rounded.
-    #[cfg_attr(not(feature = "jit"), allow(dead_code, reason = "nothing is chosen"))]
-    pub(crate) sequences: u64,
-    /// Key-value heads.
+    /// Key-value heads, for the cost model.
     #[cfg_attr(not(feature = "jit"), allow(dead_code, reason = "nothing is chosen"))]
     pub(crate) kv_heads: u64,
 }
