@@ -23,6 +23,15 @@ pub(crate) fn measure(
     all.collect::<Result<_, _>>().map_err(Failure::new)
 }
 
+/// Of two thresholds in ulp; infinite where one of them alone is −inf or no number.
+fn distance(got: f64, want: f64) -> f64 {
+    match got == want {
+        true => 0.0,
+        false if !got.is_finite() || !want.is_finite() => f64::INFINITY,
+        false => (got - want).abs() / rule::ulp(want),
+    }
+}
+
 fn one(
     name: &str,
     got: &Tensor,
@@ -38,11 +47,7 @@ fn one(
     let (got, want) = (array(got)?, array(want)?);
     if name == "tau" {
         let pairs = got.data().iter().zip(want.data());
-        let ulps = pairs.map(|(a, b)| match a == b {
-            true => 0.0,
-            false => (a - b).abs() / rule::ulp(*b),
-        });
-        // Of which one is −inf: an infinite distance.
+        let ulps = pairs.map(|(a, b)| distance(*a, *b));
         return Ok(Measurement::new(&title, ulps.fold(0.0, f64::max), 4.0));
     }
     let limit = match elem {
@@ -108,4 +113,18 @@ pub(crate) fn zero_kinks(case: &mut Case) -> Result<(), Failure> {
     }
     case.loaded.d_o = Some(HostTensor::from_array(&d_o, Some(instance.elem)));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threshold_is_infinite_where_it_should_be_and_never_no_number() {
+        let none = f64::NEG_INFINITY;
+        assert_eq!((distance(none, none), distance(1.0, 1.0)), (0.0, 0.0));
+        for (got, want) in [(0.0, none), (none, 0.0), (f64::NAN, none), (f64::NAN, 0.0)] {
+            assert_eq!(distance(got, want), f64::INFINITY, "{got} {want}");
+        }
+    }
 }

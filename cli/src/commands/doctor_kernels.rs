@@ -149,7 +149,8 @@ fn state(
     let (problem, target) = (case.problem(), &machines.target);
     let key = case.key(machines.gpu.clone());
     let fits = |s: &Schedule| s.check(&problem, target).map_err(|e| e.to_string());
-    if let Some((record, source)) = tuned::find(&key, Some(store), manifest, fits, note) {
+    let tuned = || tuned::find(&key, Some(store), manifest, fits, note);
+    if let Some((record, source)) = tuned::is_on().then(tuned).flatten() {
         let figures = record.figures.map_or(String::new(), |f| {
             format!(
                 ", forward {:.3} ms, backward {:.3} ms (N {}), {}",

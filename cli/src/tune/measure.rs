@@ -18,7 +18,7 @@ const SETUP: Duration = Duration::from_secs(300);
 /// How long a check or a row of timed calls may take: calls take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Most positions of a check: more take the CPU too long.
+/// Most positions of a check, unless selecting anything takes more: they take the CPU long.
 const MOST_CHECKED: usize = 8192;
 
 /// What compiles candidates.
@@ -90,7 +90,7 @@ impl<'a> Remote<'a> {
         let seen = instance.k + instance.w + instance.sinks;
         let chunk = schedule.chunk as usize;
         let more = if axis == Axis::Chunk { chunk + chunk / 2 } else { 0 };
-        (seen + 229).max(more + 37).clamp(300, MOST_CHECKED)
+        (seen + 229).max((more + 37).min(MOST_CHECKED)).max(300)
     }
 
     /// The process with the GPU open.

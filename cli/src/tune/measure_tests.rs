@@ -115,6 +115,8 @@ fn a_process_that_dies_is_started_again() {
         ("exit 3", "exit status: 3"),
         (r#"echo '{"fault":"an illegal address"}'; exit 1"#, "an illegal address"),
         ("echo nonsense", "no answer"),
+        (r"printf '\377\n'", "no answer"),
+        ("exec sleep 30 >&-", "stopped answering"),
         (r#"echo '{"times":[1.0]}'"#, "another question"),
     ] {
         let (outcomes, winner, starts) = tried(bad);

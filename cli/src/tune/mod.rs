@@ -1,5 +1,6 @@
 //! Tuning: what is searched for one key, and what comes of it.
 
+mod keeping;
 pub(crate) mod lists;
 mod measure;
 mod process;
@@ -13,16 +14,17 @@ use crate::bench::sets::least_bytes;
 use crate::failure::Failure;
 use crate::schedule;
 use crate::terminal::note;
+use keeping::Keeping;
 use measure::{Compiler, Remote, gradients};
 use process::Process;
 use protocol::Setup;
-use show::Show;
 use sparsek::cuda::{self, DeviceInfo, cache::Cache};
 use sparsek::dsl::ir::Spec;
 use sparsek::tuned::{Entry, Figures, Gpu, How, Kept, Key, Manifest, Store, Winner};
 use sparsek::{Kernel, Program};
 use sparsek_codegen::tune::{
-    Axis, Ended, Level, Machine, Measure, Measurement, Options, Space, Trouble, Workload, search,
+    Axis, Ended, Level, Machine, Measure, Measurement, Options, Outcome, Space, Trouble, Workload,
+    search,
 };
 use sparsek_codegen::{Problem, Schedule, Target};
 use std::process::Command;
@@ -193,6 +195,15 @@ pub(crate) struct Tuning {
 }
 
 impl Tuning {
+    /// Whether candidates were tried, and not one gave a right result.
+    pub(crate) fn nothing_is_right(&self) -> bool {
+        let right =
+            |m: &Measurement| matches!(m.outcome, Outcome::Measured(_) | Outcome::Stopped(_));
+        self.winner.is_none()
+            && !self.measurements.is_empty()
+            && !self.measurements.iter().any(right)
+    }
+
     /// Bytes that what the axis times moves at least.
     pub(crate) fn bytes(&self, axis: Axis) -> f64 {
         let (forward, backward) = self.least_bytes;
@@ -229,26 +240,15 @@ pub(crate) fn tune(
     let compiler = Compiler { problem, backward: &backward, target, cache };
     let mut remote = Remote::new(compiler, worker(), setup(case, program, gpu, settings));
     remote.start()?;
-    let mut show = Show::new(&case.title());
+    let mut show = Keeping::new(case, &key, gpu, settings);
     let Settings { level, stop, .. } = *settings;
     // Starting took a part of it, and comparing the winner takes another.
     let budget = settings.budget.map(|all| all.saturating_sub(start.elapsed() + COMPARING));
     let options = Options { level, budget, stop, known: &known };
     let found = search(&space, &mut remote, &mut show, options);
-    drop(show);
-    let date = now();
-    let kept = |m: &Measurement| Kept {
-        measurement: m.clone(),
-        batch: case.batch as u64,
-        n: case.n as u64,
-        kv_heads: case.hkv as u64,
-        driver: gpu.driver.clone(),
-        date: date.clone(),
-    };
     let mut entry = Entry::new(kernel, key.clone());
-    entry.measurements = found.measurements.iter().map(kept).collect();
     // Kept before anything else can fail.
-    keep(settings.store, &entry)?;
+    show.rest(&found.measurements)?;
     let how = if level == Level::Full { How::Full } else { How::Quick };
     let shipped = settings.manifest.get(&key).map(|record| record.schedule);
     let mut turns = vec![(space.first(), How::Model)];
@@ -260,7 +260,7 @@ pub(crate) fn tune(
         match remote.figures(&schedules) {
             Ok(times) => {
                 for ((winner, (schedule, how)), ms) in winners.iter_mut().zip(&turns).zip(times) {
-                    *winner = Some(figures(case, &key, gpu, (*schedule, *how), ms));
+                    *winner = Some(figures(case, &key, (gpu, settings), (*schedule, *how), ms));
                 }
             }
             // One of them alone may be at fault: the winner was right a moment ago.
@@ -271,8 +271,9 @@ pub(crate) fn tune(
                 ));
                 if let (Some(schedule), Ok(ms)) = (found.schedule, remote.figures(&schedules[1..2]))
                 {
-                    winners[1] =
-                        ms.first().map(|ms| figures(case, &key, gpu, (schedule, how), *ms));
+                    let of =
+                        |ms: &[f64; 3]| figures(case, &key, (gpu, settings), (schedule, how), *ms);
+                    winners[1] = ms.first().map(of);
                 }
             }
         }
@@ -281,12 +282,15 @@ pub(crate) fn tune(
     let model = winners.next().flatten();
     let mut winner = if found.schedule.is_some() { winners.next().flatten() } else { None };
     let shipped = winners.next().flatten();
-    // In turns the model's choice may be as good as what won by a hair before.
-    if let (Some(best), Some(model)) = (&winner, &model)
-        && model.figures.total_ms() < best.figures.total_ms()
-        && remote.check(Axis::Chunk, &model.schedule).is_ok()
-    {
-        winner = Some(Winner { how, ..model.clone() });
+    // In turns the model's choice may be as good as what won by a hair before, and what the kernel carries
+    // may be what a quick search does not try.
+    for other in [&model, &shipped].into_iter().flatten() {
+        if let Some(best) = &winner
+            && other.figures.total_ms() < best.figures.total_ms()
+            && remote.check(Axis::Chunk, &other.schedule).is_ok()
+        {
+            winner = Some(Winner { how, ..other.clone() });
+        }
     }
     (entry.winner, entry.model) = (winner.clone(), model.clone());
     let entry = keep(settings.store, &entry)?;
@@ -317,8 +321,18 @@ fn known(case: &Case, key: &Key, gpu: &Tuned, settings: &Settings<'_>) -> Vec<Me
     match settings.store.get(key) {
         Ok(None) => Vec::new(),
         Ok(Some(entry)) => {
+            // What failed may have failed for want of room or by another's fault: it is tried again.
+            let tells = |outcome: &Outcome| {
+                matches!(
+                    outcome,
+                    Outcome::Measured(_) | Outcome::Stopped(_) | Outcome::Wrong { .. }
+                )
+            };
             let same = |kept: &&Kept| {
-                (kept.batch, kept.n, kept.kv_heads) == sizes && kept.driver == gpu.driver
+                (kept.batch, kept.n, kept.kv_heads) == sizes
+                    && kept.driver == gpu.driver
+                    && kept.scores == settings.scores
+                    && tells(&kept.measurement.outcome)
             };
             entry.measurements.iter().filter(same).map(|kept| kept.measurement.clone()).collect()
         }
@@ -352,7 +366,7 @@ fn words(trouble: &Trouble) -> String {
 fn figures(
     case: &Case,
     key: &Key,
-    gpu: &Tuned,
+    (gpu, settings): (&Tuned, &Settings<'_>),
     (schedule, how): (Schedule, How),
     [plan_ms, forward_ms, backward_ms]: [f64; 3],
 ) -> Winner {
@@ -361,6 +375,7 @@ fn figures(
         n: case.n as u64,
         heads: case.hq as u64,
         kv_heads: case.hkv as u64,
+        scores: settings.scores.clone(),
         plan_ms,
         forward_ms,
         backward_ms,

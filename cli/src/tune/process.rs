@@ -5,12 +5,15 @@
 
 use super::protocol::{Reply, Request};
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a process that closed a pipe may take to end by itself.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// Lines of its standard error that are kept.
 const SAID: usize = 8;
@@ -95,7 +98,7 @@ impl Process {
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             // Ends with the process, or when nobody listens any more.
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
+            for line in text_lines(output) {
                 if sender.send(line).is_err() {
                     break;
                 }
@@ -104,7 +107,7 @@ impl Process {
         let said = Arc::new(Mutex::new(VecDeque::new()));
         let kept = said.clone();
         thread::spawn(move || {
-            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+            for line in text_lines(errors) {
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 kept.push_back(line);
                 if kept.len() > SAID {
@@ -125,12 +128,28 @@ impl Process {
     }
 }
 
+/// The lines of a pipe up to its end, whatever bytes they hold.
+fn text_lines(pipe: impl Read) -> impl Iterator<Item = String> {
+    let lines = BufReader::new(pipe).split(b'\n').map_while(Result::ok);
+    lines.map(|line| String::from_utf8_lossy(&line).into_owned())
+}
+
 impl Running {
     /// How it ended and what it said.
     fn last_words(&mut self) -> String {
-        let ended = match self.child.wait() {
-            Ok(status) => status.to_string(),
-            Err(e) => e.to_string(),
+        // It may have closed its pipe and live on.
+        let until = Instant::now() + ENDING;
+        let ended = loop {
+            match self.child.try_wait() {
+                Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(10)),
+                Ok(None) => {
+                    let _ = self.child.kill();
+                    let _ = self.child.wait();
+                    break "it had stopped answering".to_owned();
+                }
+                Ok(Some(status)) => break status.to_string(),
+                Err(e) => break e.to_string(),
+            }
         };
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let said: Vec<&str> = said.iter().map(String::as_str).collect();

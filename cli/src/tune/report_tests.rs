@@ -46,6 +46,7 @@ fn tuning() -> Tuning {
         n: 65_536,
         heads: 32,
         kv_heads: 8,
+        scores: "sd:1".to_owned(),
         plan_ms: 0.25,
         forward_ms: 2.4,
         backward_ms: 9.4,

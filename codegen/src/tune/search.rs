@@ -261,13 +261,21 @@ impl<M: Measure, O: Observer> Search<'_, M, O> {
         }
         right.sort_by(|a, b| a.1.total_cmp(&b.1));
         let first = *right.first()?;
-        right.truncate(FINALISTS);
-        right.retain(|(_, ms)| *ms <= first.1 * CLOSE);
-        let finalists: Vec<Schedule> = right.iter().map(|(s, _)| *s).collect();
+        let close = right.iter().take(FINALISTS).take_while(|(_, ms)| *ms <= first.1 * CLOSE);
+        let finalists: Vec<Schedule> = close.map(|(s, _)| *s).collect();
         if finalists.len() < 2 || self.ended().is_some() {
             return Some(first.0);
         }
-        Some(self.finals(axis, &finalists).unwrap_or(first.0))
+        let best = self.finals(axis, &finalists);
+        // Stopped in between, or none of them is to be relied on: the next one that did not fail.
+        best.or_else(|| right.iter().map(|(s, _)| *s).find(|s| !self.is_spoiled(axis, s)))
+    }
+
+    /// Whether a candidate that was right failed later.
+    fn is_spoiled(&self, axis: Axis, schedule: &Schedule) -> bool {
+        let same = |m: &&Measurement| m.axis == axis && m.schedule == *schedule;
+        let last = self.new.iter().rfind(same);
+        last.is_some_and(|m| !matches!(m.outcome, Outcome::Measured(_)))
     }
 
     fn batch(&mut self, axis: Axis, batch: &[(Schedule, f64)], right: &mut Vec<(Schedule, f64)>) {

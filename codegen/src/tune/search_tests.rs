@@ -27,6 +27,8 @@ struct Fake<'a> {
     /// Told to stop after so many checks.
     stop: &'a AtomicBool,
     stop_after: usize,
+    /// Candidates that crash when they are timed after so many calls.
+    fails_after: Option<(usize, Of<'a, bool>)>,
 }
 
 impl<'a> Fake<'a> {
@@ -38,6 +40,7 @@ impl<'a> Fake<'a> {
             calls: BTreeMap::new(),
             stop,
             stop_after: usize::MAX,
+            fails_after: None,
         }
     }
 }
@@ -80,7 +83,14 @@ impl Measure for Fake<'_> {
             return Err(Trouble::Fault("an illegal address".to_owned()));
         }
         assert!(self.checked.contains(&(axis, *schedule)), "timed before it was checked");
-        *self.calls.entry(format!("{axis:?} {schedule}")).or_default() += calls;
+        let before = self.calls.entry(format!("{axis:?} {schedule}")).or_default();
+        if let Some((most, of)) = &self.fails_after
+            && *before >= *most
+            && of(axis, schedule)
+        {
+            return Err(Trouble::Fault("an illegal address".to_owned()));
+        }
+        *before += calls;
         Ok(vec![(self.ms)(axis, schedule); calls])
     }
 }
@@ -226,6 +236,29 @@ fn losers_are_stopped_early() {
             other => panic!("{other:?}"),
         };
         assert!(outcome && calls == expected, "{m:?}: {calls}");
+    }
+}
+
+#[test]
+fn finalists_that_fail_do_not_win() {
+    let space = usual();
+    let stop = AtomicBool::new(false);
+    // The model's first choice of each pass is fastest, and fails once it has been timed alone.
+    let first = space.first();
+    let fragile = move |axis: Axis, s: &Schedule| match axis {
+        Axis::Forward => s.forward == first.forward,
+        Axis::Backward => s.backward == first.backward,
+        Axis::Chunk => s.chunk == first.chunk,
+    };
+    let mut fake = Fake::new(&stop, |axis, s| if fragile(axis, s) { 1.0 } else { 1.01 });
+    fake.fails_after = Some((FIRST + MORE, Box::new(fragile)));
+    let found = search(&space, &mut fake, &mut (), options(Level::Quick, &stop, &[]));
+    let winner = found.schedule.expect("others are right");
+    for axis in Axis::ALL {
+        assert!(!fragile(axis, &winner), "{axis:?}: {winner}");
+        let spoiled = found.measurements.iter().filter(|m| fragile(axis, &m.schedule));
+        let spoiled = spoiled.filter(|m| m.axis == axis && matches!(m.outcome, Outcome::Fault(_)));
+        assert_eq!(spoiled.count(), 1, "{axis:?}");
     }
 }
 

@@ -38,6 +38,9 @@ pub struct Kept {
     pub n: u64,
     /// Key-value heads.
     pub kv_heads: u64,
+    /// What scores were like, as `sd:1`.
+    #[serde(default = "super::manifest::usual_scores")]
+    pub scores: String,
     /// The CUDA release of the driver.
     pub driver: String,
     /// When, in RFC 3339.
@@ -84,7 +87,7 @@ impl Entry {
     }
 
     /// What is known once `newer` is added: every measurement of both. Of two winners that were measured
-    /// with one driver on calls of the same sizes the faster one, else the later one.
+    /// with one driver on calls of the same sizes and kind of scores the faster one, else the later one.
     pub fn merge(mut self, newer: &Entry) -> Entry {
         for kept in &newer.measurements {
             if !self.measurements.contains(kept) {
@@ -105,7 +108,8 @@ fn better(a: Option<Winner>, b: Option<Winner>) -> Option<Winner> {
         (Some(a), Some(b)) => (a, b),
         (a, b) => return b.or(a),
     };
-    let conditions = |f: &Figures| (f.batch, f.n, f.heads, f.kv_heads, f.driver.clone());
+    let conditions =
+        |f: &Figures| (f.batch, f.n, f.heads, f.kv_heads, f.scores.clone(), f.driver.clone());
     let first = match conditions(&a.figures) == conditions(&b.figures) {
         true => a.figures.total_ms() < b.figures.total_ms(),
         // Dates of one form: the text's order is that of time.

@@ -44,6 +44,9 @@ pub struct Figures {
     pub heads: u64,
     /// Key-value heads.
     pub kv_heads: u64,
+    /// What scores were like, as `sd:1`.
+    #[serde(default = "usual_scores")]
+    pub scores: String,
     /// Milliseconds of the plan.
     pub plan_ms: f64,
     /// Milliseconds of a forward call, the plan among them.
@@ -54,6 +57,11 @@ pub struct Figures {
     pub driver: String,
     /// When, in RFC 3339.
     pub date: String,
+}
+
+/// The scores of records that do not say: normal, of standard deviation 1.
+pub(super) fn usual_scores() -> String {
+    "sd:1".to_owned()
 }
 
 impl Figures {
@@ -205,6 +213,7 @@ pub(crate) mod tests {
             n: 65_536,
             heads: 32,
             kv_heads: 8,
+            scores: "sd:1".to_owned(),
             plan_ms: 0.25,
             forward_ms: 2.5,
             backward_ms: 6.5,

@@ -146,6 +146,18 @@ impl Store {
         Ok(entries.collect())
     }
 
+    /// Tries to write: takes the lock, writes a file and removes it.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn probe(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        let _lock = self.lock()?;
+        let path = self.folder.join("probe").with_extension(TEMPORARY);
+        File::create(&path)?.write_all(b"sparsek")?;
+        fs::remove_file(&path)
+    }
+
     /// Adds an entry to what is kept of its key ([`Entry::merge`]).
     ///
     /// # Errors

@@ -19,6 +19,7 @@ fn entry(k: usize, ms: f64, date: &str) -> Entry {
         batch: 1,
         n: 65_536,
         kv_heads: 8,
+        scores: "sd:1".to_owned(),
         driver: "13.0".to_owned(),
         date: date.to_owned(),
     };

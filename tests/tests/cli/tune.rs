@@ -48,6 +48,7 @@ fn record(program: &Program, k: i64, chunk: u32, ms: f64) -> Record {
             n: 65_536,
             heads: 32,
             kv_heads: 8,
+            scores: "sd:1".to_owned(),
             plan_ms: 0.25,
             forward_ms: ms,
             backward_ms: 9.5,

@@ -77,7 +77,7 @@ struct SearchArgs {
     /// What scores are like: sd:NUMBER, trend:SLOPE:SD or equal
     #[arg(long, value_name = "KIND", default_value = "sd:1")]
     scores: Scores,
-    /// quick: the best of the ranking, at most half a minute a key; full: every candidate
+    /// quick: the best of the ranking, starting none after half a minute; full: every candidate
     #[arg(long, value_enum, default_value = "quick")]
     level: LevelName,
     /// Start nothing after that time, as 90s, 10m or 2h

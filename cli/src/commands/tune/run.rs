@@ -136,15 +136,16 @@ pub(super) fn run(args: &SearchArgs) -> Result<Outcome, Failure> {
     let manifest = target.manifest()?;
     let store = store()?;
     // Before anything is measured that could not be kept.
-    std::fs::create_dir_all(store.folder()).map_err(|e| {
+    store.probe().map_err(|e| {
         let folder = store.folder().display();
-        Failure::new(format_args!("{folder} cannot be made, to keep what is measured: {e}"))
+        Failure::new(format_args!("what is measured could not be kept in {folder}: {e}"))
             .help("set SPARSEK_TUNED_DIR to a folder that can be written")
     })?;
     let stop = stopping()?;
     let start = Instant::now();
     let level = if args.level == LevelName::Full { Level::Full } else { Level::Quick };
     let mut done: Vec<Tuning> = Vec::new();
+    let mut failed = None;
     for case in &cases {
         let left = args.budget.map(|budget| budget.saturating_sub(start.elapsed()));
         if stop.load(Ordering::Relaxed) || left.is_some_and(|left| left.is_zero()) {
@@ -164,9 +165,17 @@ pub(super) fn run(args: &SearchArgs) -> Result<Outcome, Failure> {
             store: &store,
             manifest: &manifest,
         };
-        let tuned = tune::tune(case, &target.program, &gpu, &settings)?;
-        Channel::Stdout.write(&summary(&tuned))?;
-        done.push(tuned);
+        match tune::tune(case, &target.program, &gpu, &settings) {
+            Ok(tuned) => {
+                Channel::Stdout.write(&summary(&tuned))?;
+                done.push(tuned);
+            }
+            // What the keys before gave is still written.
+            Err(failure) => {
+                failed = Some(failure);
+                break;
+            }
+        }
     }
     let machine = gpu.machine();
     if let Some(report) = report {
@@ -184,6 +193,9 @@ pub(super) fn run(args: &SearchArgs) -> Result<Outcome, Failure> {
         let text = format!("{:#}\n", numbers(&done, &gpu));
         json.write(|out| out.write_all(text.as_bytes()))?;
     }
+    if let Some(failure) = failed {
+        return Err(failure);
+    }
     if done.len() < cases.len() {
         note(format_args!("{} of {} keys were not reached", cases.len() - done.len(), cases.len()));
     }
@@ -191,9 +203,12 @@ pub(super) fn run(args: &SearchArgs) -> Result<Outcome, Failure> {
         note("interrupted; what was measured is kept, and --resume goes on");
         return Ok(Outcome::Interrupted);
     }
-    match done.iter().all(|t| t.winner.is_some() || t.ended != Ended::Complete) {
-        true => Ok(Outcome::Done),
-        false => Ok(Outcome::DoesNotHold),
+    for tuning in done.iter().filter(|t| t.measurements.is_empty()) {
+        note(format_args!("{}: the budget left time for no candidate", tuning.title));
+    }
+    match done.iter().any(Tuning::nothing_is_right) {
+        true => Ok(Outcome::DoesNotHold),
+        false => Ok(Outcome::Done),
     }
 }
 
