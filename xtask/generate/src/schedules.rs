@@ -115,6 +115,7 @@ mod tests {
                 n,
                 heads: 32,
                 kv_heads: 8,
+                scores: "sd:1".to_owned(),
                 plan_ms: 0.25,
                 forward_ms: 2.5,
                 backward_ms: 6.5,
