@@ -92,9 +92,9 @@ def headline(run: Run) -> None:
 
     shape, k, window = HEADLINE, HEADLINE_K, HEADLINE_WINDOW
     results = run.sparsek("headline", shape, k, window, [shape.n], iterations=20)
-    # Peers' forwards follow one another, and sparsek's come between backwards: once more, as theirs.
-    for result in run.sparsek("headline", shape, k, window, [shape.n], iterations=20, backward=False):
-        results.append(replace(result, name="sparsek, forward alone"))
+    # A peer's forwards follow one another, and its backwards; sparsek's took turns: once more, as theirs.
+    for result in run.sparsek("headline", shape, k, window, [shape.n], iterations=20, apart=True):
+        results.append(replace(result, name="sparsek, apart"))
     for peer in (peers.flex_window(k + window), peers.CUDNN, peers.FLASH):
         results += run.peer("headline", peer, shape)
     own = next((r for r in results if r.name == sparsek.NAME), None)

@@ -36,6 +36,7 @@ def bench(
     iterations: int,
     warmup: int = 5,
     backward: bool = True,
+    apart: bool = False,
     device: str = "cuda:0",
     timeout: float = 120.0,
 ) -> list[Result]:
@@ -61,6 +62,8 @@ def bench(
         ]  # fmt: skip
         if not backward:
             command.append("--forward-only")
+        if apart:
+            command.append("--apart")
         try:
             ran = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
             if ran.returncode == 0:

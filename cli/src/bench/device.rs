@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::schedule::{self, Change};
 use crate::terminal::note;
 use crate::work::{self, Work};
+use cudarc::driver::CudaEvent;
 use sparsek::dsl::ir::Instance;
 use sparsek::{Kernel, cuda};
 use sparsek_codegen::Schedule;
@@ -147,7 +148,10 @@ impl<'a> Bench<'a> {
         let expiry = call.expiry().download();
         drop(call);
         let pairs = work::seen_pairs(&expiry.map_err(failed)?, self.instance.sinks, None);
-        let (forwards, backwards) = self.back_to_back(sets, &options)?;
+        let [forwards, backwards] = match self.settings.apart {
+            true => self.apart(sets, &options)?,
+            false => self.in_turns(sets, &options)?,
+        };
         let (plan, launches) = self.profile(sets, schedule)?;
         let positions = (sizes.batch * sizes.hkv * sizes.n).max(1);
         Ok(Row {
@@ -165,26 +169,19 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Milliseconds of each forward and backward. Nothing waits in between, as in a training step: a
+    /// Milliseconds of each forward and backward, in turns as in a training step. Nothing waits in between: a
     /// wait would also return pooled memory to the driver, and taking it again would be timed.
-    fn back_to_back(
-        &self,
-        sets: &[Set],
-        options: &cuda::Options,
-    ) -> Result<(Vec<f64>, Vec<f64>), Failure> {
+    fn in_turns(&self, sets: &[Set], options: &cuda::Options) -> Result<[Vec<f64>; 2], Failure> {
         let Bench { device, kernel, settings, .. } = self;
-        // The first of the row takes memory for the pool.
         let warmup = settings.warmup.max(1);
         let mut events = Vec::with_capacity(warmup + settings.iterations);
         for set in sets.iter().cycle().take(warmup + settings.iterations) {
-            let inputs = set.inputs();
             let start = mark(device)?;
-            let forward = kernel.forward(&inputs, options).map_err(failed)?;
+            let forward = kernel.forward(&set.inputs(), options).map_err(failed)?;
             let between = mark(device)?;
             let end = match &set.d_o {
-                Some(d_o) => {
-                    let d_o = d_o.view();
-                    kernel.backward(&inputs, &forward, &d_o, options).map_err(failed)?;
+                Some(_) => {
+                    self.backward(set, &forward, options)?;
                     Some(mark(device)?)
                 }
                 None => None,
@@ -194,12 +191,59 @@ impl<'a> Bench<'a> {
         device.synchronize().map_err(failed)?;
         let (mut forwards, mut backwards) = (Vec::new(), Vec::new());
         for (start, between, end) in &events[warmup..] {
-            forwards.push(f64::from(start.elapsed_ms(between).map_err(driver)?));
+            forwards.push(milliseconds(start, between)?);
             if let Some(end) = end {
-                backwards.push(f64::from(between.elapsed_ms(end).map_err(driver)?));
+                backwards.push(milliseconds(between, end)?);
             }
         }
-        Ok((forwards, backwards))
+        Ok([forwards, backwards])
+    }
+
+    /// The same of forwards one after another, and then of backwards.
+    fn apart(&self, sets: &[Set], options: &cuda::Options) -> Result<[Vec<f64>; 2], Failure> {
+        let mut one = |set: &Set| {
+            self.kernel.forward(&set.inputs(), options).map_err(failed)?;
+            Ok(())
+        };
+        let forwards = self.one_after_another(sets, &mut one)?;
+        if sets.iter().any(|set| set.d_o.is_none()) {
+            return Ok([forwards, Vec::new()]);
+        }
+        let forward = |set: &Set| self.kernel.forward(&set.inputs(), options).map_err(failed);
+        let done = sets.iter().map(forward).collect::<Result<Vec<_>, _>>()?;
+        let mut at = 0;
+        let mut one = |set: &Set| {
+            at += 1;
+            self.backward(set, &done[(at - 1) % done.len()], options)
+        };
+        Ok([forwards, self.one_after_another(sets, &mut one)?])
+    }
+
+    fn one_after_another(
+        &self,
+        sets: &[Set],
+        one: &mut dyn FnMut(&Set) -> Result<(), Failure>,
+    ) -> Result<Vec<f64>, Failure> {
+        let warmup = self.settings.warmup.max(1);
+        let mut marks = Vec::with_capacity(warmup + self.settings.iterations + 1);
+        for set in sets.iter().cycle().take(warmup + self.settings.iterations) {
+            marks.push(mark(self.device)?);
+            one(set)?;
+        }
+        marks.push(mark(self.device)?);
+        self.device.synchronize().map_err(failed)?;
+        marks[warmup..].windows(2).map(|pair| milliseconds(&pair[0], &pair[1])).collect()
+    }
+
+    fn backward(
+        &self,
+        set: &Set,
+        forward: &cuda::Forward,
+        options: &cuda::Options,
+    ) -> Result<(), Failure> {
+        let d_o = set.d_o.as_ref().ok_or_else(|| Failure::new("there is no d_o"))?;
+        self.kernel.backward(&set.inputs(), forward, &d_o.view(), options).map_err(failed)?;
+        Ok(())
     }
 
     /// Milliseconds of the plan module in each profiled call, and the median of every launch.
@@ -229,6 +273,10 @@ impl<'a> Bench<'a> {
             .filter_map(|(module, entry, times)| Some((module, entry, Spread::of(times)?.median)));
         Ok((plans, launches.collect()))
     }
+}
+
+fn milliseconds(from: &CudaEvent, to: &CudaEvent) -> Result<f64, Failure> {
+    Ok(f64::from(from.elapsed_ms(to).map_err(driver)?))
 }
 
 /// Bytes a second of a copy within the device's memory, reads and writes counted.

@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) iterations: usize,
     /// Whether the backward is timed too.
     pub(crate) backward: bool,
+    /// Whether forwards follow one another, and backwards, instead of taking turns.
+    pub(crate) apart: bool,
 }
 
 impl Settings {

@@ -25,7 +25,8 @@ k and window are 512 and the element type is bf16 where the kernel leaves them o
 them. Inputs are random normal numbers. Times are medians; on a GPU between events on the stream, calls one
 after the other without waiting, inputs taking turns so that they do not stay in its cache. Useful
 operations are those of seen pairs: forward 4 D Hq Σ|seen|, backward 10 D Hq Σ|seen|. The floor of a time
-is what its products take at the ceiling, or its tensors' bytes at the measured rate of a copy.
+is what its products take at the ceiling, or its tensors' bytes at the measured rate of a copy. Forward and
+backward take turns on a GPU, as in training; --apart times each as benchmarks of attention usually do.
 
 Examples:
   sparsek bench --device cuda --seq 4096,16384,65536 --svg times.svg
@@ -66,6 +67,9 @@ pub(crate) struct BenchArgs {
     /// Time no backward
     #[arg(long)]
     forward_only: bool,
+    /// Time forwards one after another and then backwards, on a GPU, instead of in turns
+    #[arg(long)]
+    apart: bool,
     /// Changes of the compiler's schedule, on a GPU; may be repeated, to compare
     #[arg(long, value_name = "CHANGES")]
     schedule: Vec<Change>,
@@ -119,9 +123,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
     let (svg, json) = (destination(&args.svg)?, destination(&args.json)?);
     let backend = Backend::open(args.device)?;
     if matches!(backend, Backend::Cpu) {
-        let only = [("--first-call", args.first_call), ("--schedule", !args.schedule.is_empty())];
+        let only = [
+            ("--first-call", args.first_call),
+            ("--schedule", !args.schedule.is_empty()),
+            ("--apart", args.apart),
+        ];
         if let Some((flag, _)) = only.iter().find(|(_, given)| *given) {
-            return Err(Failure::new(format_args!("{flag} is about code for GPUs"))
+            return Err(Failure::new(format_args!("{flag} is for GPUs alone"))
                 .help("leave it out, or run with --device cuda"));
         }
     }
@@ -150,6 +158,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
             "window": kernel.instance().w,
             "batch": args.batch,
             "heads": [args.heads.0, args.heads.1],
+            "apart": args.apart,
             "copy_gb_per_s": limits.copy.map(|rate| rate / 1e9),
             "ceiling_tflops": limits.products.map(|rate| rate / 1e12),
             "first_calls": firsts.iter().map(first_call::FirstCall::json).collect::<Vec<_>>(),
@@ -183,6 +192,7 @@ fn settings(args: &BenchArgs, on_gpu: bool) -> Settings {
         warmup: or(args.warmup, 3, 1),
         iterations: or(args.iterations, 30, 5),
         backward: !args.forward_only,
+        apart: args.apart,
     }
 }
 

@@ -1,15 +1,15 @@
-//! Candidates compiled on every core of this process, and run by another one.
+//! Candidates compiled by processes on every core, and run by another one.
 
+use super::compile::{Compilers, short};
 use super::process::{Lost, Process};
-use super::protocol::{Reply, Request, Setup};
+use super::protocol::{Reply, Request, Setup, Source};
 use crate::failure::Failure;
 use rayon::prelude::*;
 use sparsek::Kernel;
-use sparsek::cuda::{self, cache::Cache};
 use sparsek::dsl::ir::Program;
 use sparsek_codegen::tune::{Axis, Measure, Trouble, WrongResult};
 use sparsek_codegen::{KernelPlan, Module, Problem, Schedule, Target};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 /// How long a process may take to open the GPU and make inputs, and to compute on the CPU.
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Most positions of a check, unless selecting anything takes more: they take the CPU long.
 const MOST_CHECKED: usize = 8192;
 
-/// What compiles candidates.
+/// What generates and compiles candidates.
 pub(crate) struct Compiler<'a> {
     /// The kernel's calls.
     pub(crate) problem: Problem<'a>,
@@ -29,32 +29,46 @@ pub(crate) struct Compiler<'a> {
     pub(crate) backward: &'a Program,
     /// What code is generated for.
     pub(crate) target: Target,
-    /// Where compiled code goes, and the other process finds it.
-    pub(crate) cache: Cache,
+    /// What compiles it, to where the process that uses the GPU finds it.
+    pub(crate) compilers: Compilers,
 }
 
 impl Compiler<'_> {
-    fn compile(&self, module: Module, schedule: &Schedule) -> Result<(), Trouble> {
-        let failed = |e: &dyn std::fmt::Display| Trouble::Failed(short(&e.to_string()));
-        let problem = Problem { backward: self.backward, ..self.problem.clone() };
-        let plan = KernelPlan::new(module, &problem, schedule, &self.target);
-        let plan = plan.map_err(|e| failed(&e))?;
-        match cuda::compiled(&plan, &self.target, Some(&self.cache)) {
-            Ok((_, None)) => Ok(()),
-            // The other process would compile it again, one candidate after the other.
-            Ok((_, Some(warning))) => Err(Trouble::Failed(warning)),
-            Err(e) => Err(failed(&e)),
+    /// Candidates share modules: a text is compiled once.
+    fn compile(&mut self, modules: &[Module], schedules: &[Schedule]) -> Vec<Result<(), Trouble>> {
+        let Compiler { problem, backward, target, compilers } = self;
+        let problem = Problem { backward, ..problem.clone() };
+        let sources = |schedule: &Schedule| -> Result<Vec<Source>, Trouble> {
+            let of = |module: &Module| source(&problem, *module, schedule, target);
+            modules.iter().map(of).collect()
+        };
+        let wanted: Vec<Result<Vec<Source>, Trouble>> =
+            schedules.par_iter().map(sources).collect();
+        let mut places = HashMap::new();
+        let mut texts: Vec<Source> = Vec::new();
+        for source in wanted.iter().flatten().flatten() {
+            if !places.contains_key(&source.text) {
+                places.insert(source.text.clone(), texts.len());
+                texts.push(source.clone());
+            }
         }
+        let results = compilers.compile(&texts);
+        let of = |s: &Source| places.get(&s.text).map_or(Ok(()), |at| results[*at].clone());
+        wanted.into_iter().map(|sources| sources?.iter().try_for_each(of)).collect()
     }
 }
 
-/// The start of a message that may be a compiler's whole log.
-fn short(text: &str) -> String {
-    let mut line: String = text.chars().take(600).collect();
-    if line.len() < text.len() {
-        line.push('…');
-    }
-    line
+fn source(
+    problem: &Problem<'_>,
+    module: Module,
+    schedule: &Schedule,
+    target: &Target,
+) -> Result<Source, Trouble> {
+    let failed = |e: sparsek_codegen::Error| Trouble::Failed(short(&e.to_string()));
+    let plan = KernelPlan::new(module, problem, schedule, target).map_err(failed)?;
+    let text = plan.cuda().map_err(failed)?.text;
+    let name = format!("{} of {}", module.name(), plan.kernel);
+    Ok(Source { name, text, target: target.name() })
 }
 
 /// Measures on a GPU, by a process of its own.
@@ -175,7 +189,7 @@ impl<'a> Remote<'a> {
 
 impl Measure for Remote<'_> {
     fn batch(&self) -> usize {
-        rayon::current_num_threads().max(8)
+        self.compiler.compilers.count().max(8)
     }
 
     fn compile(&mut self, axis: Axis, schedules: &[Schedule]) -> Vec<Result<(), Trouble>> {
@@ -183,18 +197,7 @@ impl Measure for Remote<'_> {
             Axis::Forward => &[Module::Plan, Module::Forward],
             Axis::Backward | Axis::Chunk => &[Module::Plan, Module::Forward, Module::Backward],
         };
-        // Candidates of an axis share modules, which are compiled once: the other passes do not change them.
-        let Some((first, rest)) = schedules.split_first() else { return Vec::new() };
-        let compiler = &self.compiler;
-        let of_first: Vec<Result<(), Trouble>> =
-            modules.par_iter().map(|module| compiler.compile(*module, first)).collect();
-        let all = |results: Vec<Result<(), Trouble>>| results.into_iter().collect();
-        let mut compiled = vec![all(of_first)];
-        let others = rest.par_iter().map(|schedule| {
-            modules.iter().try_for_each(|module| compiler.compile(*module, schedule))
-        });
-        compiled.extend(others.collect::<Vec<_>>());
-        compiled
+        self.compiler.compile(modules, schedules)
     }
 
     fn check(&mut self, axis: Axis, schedule: &Schedule) -> Result<(), Trouble> {

@@ -1,5 +1,6 @@
 //! Tuning: what is searched for one key, and what comes of it.
 
+mod compile;
 mod keeping;
 pub(crate) mod lists;
 mod measure;
@@ -14,6 +15,7 @@ use crate::bench::sets::least_bytes;
 use crate::failure::Failure;
 use crate::schedule;
 use crate::terminal::note;
+use compile::Compilers;
 use keeping::Keeping;
 use measure::{Compiler, Remote, gradients};
 use process::Process;
@@ -230,15 +232,17 @@ pub(crate) fn tune(
     let start = Instant::now();
     let (problem, target) = (case.problem(), gpu.target);
     let backward = gradients(&case.kernel, &problem);
-    let cache = Cache::from_environment().ok_or_else(|| {
-        Failure::new("there is no place for compiled code").help("set SPARSEK_CACHE_DIR")
-    })?;
+    if Cache::from_environment().is_none() {
+        return Err(Failure::new("there is no place for compiled code").help("set SPARSEK_CACHE_DIR"));
+    }
     let key = case.key(gpu.gpu());
     let kernel = &case.kernel.instance().program.name;
     let known = known(case, &key, gpu, settings);
     let space = case.space(&target, &gpu.machine())?;
-    let compiler = Compiler { problem, backward: &backward, target, cache };
-    let mut remote = Remote::new(compiler, worker(), setup(case, program, gpu, settings));
+    let compilers = Compilers::new(worker);
+    let compiler = Compiler { problem, backward: &backward, target, compilers };
+    let process = Process::new(worker);
+    let mut remote = Remote::new(compiler, process, setup(case, program, gpu, settings));
     remote.start()?;
     let mut show = Keeping::new(case, &key, gpu, settings);
     let Settings { level, stop, .. } = *settings;
@@ -385,13 +389,11 @@ fn figures(
     Winner::new(key, schedule, how, figures)
 }
 
-/// This program again, as the process that uses the GPU. Tuned schedules play no part in it.
-fn worker() -> Process {
-    Process::new(|| {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("tune-worker").env("SPARSEK_TUNED", "off");
-        Ok(command)
-    })
+/// This program again, as a process that uses the GPU or compiles. Tuned schedules play no part in it.
+fn worker() -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("tune-worker").env("SPARSEK_TUNED", "off");
+    Ok(command)
 }
 
 fn setup(case: &Case, program: &Program, gpu: &Tuned, settings: &Settings<'_>) -> Setup {

@@ -1,4 +1,4 @@
-//! The process that uses the GPU: started, asked, killed when it hangs, started again.
+//! A process that uses the GPU or compiles: started, asked, killed when it hangs, started again.
 //!
 //! A fault of a kernel makes a context useless and a kernel that does not end cannot be taken back, so
 //! neither may happen in the process that keeps the results.
@@ -30,7 +30,7 @@ pub(crate) enum Lost {
 /// A process that answers requests. It runs while it is needed.
 pub(crate) struct Process {
     /// Makes the command that starts it.
-    command: Box<dyn Fn() -> std::io::Result<Command>>,
+    command: Box<dyn Fn() -> std::io::Result<Command> + Send>,
     running: Option<Running>,
     /// How often it was started.
     pub(crate) starts: usize,
@@ -45,7 +45,7 @@ struct Running {
 
 impl Process {
     /// A process that `command` starts when it is first asked something.
-    pub(crate) fn new(command: impl Fn() -> std::io::Result<Command> + 'static) -> Process {
+    pub(crate) fn new(command: impl Fn() -> std::io::Result<Command> + Send + 'static) -> Process {
         Process { command: Box::new(command), running: None, starts: 0 }
     }
 

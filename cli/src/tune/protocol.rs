@@ -1,5 +1,5 @@
-//! What the tuner and the process that uses the GPU say to each other: one line of JSON each way, an answer
-//! for every request.
+//! What the tuner and the processes that use the GPU or compile say to each other: one line of JSON each
+//! way, an answer for every request.
 
 use serde::{Deserialize, Serialize};
 use sparsek::{Elem, Spec};
@@ -45,6 +45,17 @@ impl Setup {
     }
 }
 
+/// CUDA C to be compiled into the cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Source {
+    /// What messages call it.
+    pub(crate) name: String,
+    /// The text.
+    pub(crate) text: String,
+    /// What for, as `sm_90a`.
+    pub(crate) target: String,
+}
+
 /// What the tuner asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -75,6 +86,8 @@ pub(crate) enum Request {
     },
     /// Time schedules in turns: plan, forward and backward of each.
     Figures(Vec<Schedule>),
+    /// Compile; needs no GPU and no setting up.
+    Compile(Source),
 }
 
 /// What the process answers.

@@ -1,6 +1,6 @@
-//! The process that uses the GPU, from its own side: `sparsek tune-worker`.
+//! The process that uses the GPU, or that compiles, from its own side: `sparsek tune-worker`.
 
-use super::protocol::{Reply, Request, Setup};
+use super::protocol::{Reply, Request, Setup, Source};
 use crate::against_cpu;
 use crate::backend::{Backend, Device};
 use crate::bench::data::{self, Scores};
@@ -8,8 +8,9 @@ use crate::bench::device::copy_rate;
 use crate::bench::sets::{Set, driver, failed, least_bytes, mark, sets_that_take_turns};
 use crate::cases::Case;
 use crate::failure::{Failure, Outcome};
+use sparsek::cuda::cache::Cache;
 use sparsek::{Kernel, Program, Tensor, cuda};
-use sparsek_codegen::Schedule;
+use sparsek_codegen::{Schedule, Target};
 use sparsek_codegen::tune::{Axis, Spread};
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
@@ -56,6 +57,7 @@ pub(crate) fn run() -> Result<Outcome, Failure> {
 
 fn answer(server: &mut Option<Server>, request: Request) -> Reply {
     let reply = match (request, server.as_mut()) {
+        (Request::Compile(source), _) => return compile(&source),
         (Request::Setup(setup), _) => Server::new(&setup).map(|(opened, reply)| {
             *server = Some(opened);
             reply
@@ -76,6 +78,19 @@ fn answer(server: &mut Option<Server>, request: Request) -> Reply {
     match server.as_ref().map(|server| server.device.synchronize()) {
         Some(Err(_)) => Reply::Fault(failure),
         Some(Ok(())) | None => Reply::Failed(failure),
+    }
+}
+
+fn compile(source: &Source) -> Reply {
+    let Source { name, text, target } = source;
+    let Some(target) = Target::named(target) else {
+        return Reply::Failed(format!("there is no target {target}"));
+    };
+    match cuda::compiled_text(name, text, &target, Cache::from_environment().as_ref()) {
+        Ok((_, None)) => Reply::Right,
+        // The process that uses the GPU would compile it again, one candidate after the other.
+        Ok((_, Some(warning))) => Reply::Failed(warning),
+        Err(e) => Reply::Failed(e.to_string()),
     }
 }
 

@@ -300,6 +300,24 @@ fn a_search_that_is_stopped_goes_on_where_it_was() {
 }
 
 #[test]
+fn every_axis_has_its_share_of_a_budget() {
+    let space = usual();
+    let stop = AtomicBool::new(false);
+    // A candidate takes a millisecond, and there are more forwards than the budget has.
+    let mut fake = Fake::new(&stop, |_, _| {
+        std::thread::sleep(Duration::from_micros(500));
+        1.0
+    });
+    let budget = Some(Duration::from_millis(60));
+    let options = Options { budget, ..options(Level::Full, &stop, &[]) };
+    let found = search(&space, &mut fake, &mut (), options);
+    let tried = |axis| found.measurements.iter().filter(|m| m.axis == axis).count();
+    assert!(tried(Axis::Forward) < space.forward.len());
+    assert!(tried(Axis::Backward) > 0 && tried(Axis::Chunk) > 0);
+    assert_eq!(found.ended, Ended::Budget);
+}
+
+#[test]
 fn a_budget_ends_a_search() {
     let space = usual();
     let stop = AtomicBool::new(false);

@@ -59,19 +59,35 @@ pub(super) fn choose(store: &Store, call: &Asked) -> Result<Chosen, crate::Error
 ///
 /// # Errors
 /// A template that cannot be rendered; no NVRTC; what NVRTC has to say of the code.
-pub fn compiled(
+fn compiled(
     plan: &KernelPlan,
     target: &Target,
     cache: Option<&Cache>,
 ) -> Result<(Entry, Option<String>), crate::Error> {
     let source = plan.cuda().map_err(Error::from)?;
+    let name = format!("{} of {}", plan.module.name(), plan.kernel);
+    compiled_text(&name, &source.text, target, cache)
+}
+
+/// The same of the CUDA C of a module. `name` is what messages call it.
+///
+/// NVRTC compiles one text at a time in a process: whoever has many to compile starts processes, which share the
+/// cache.
+///
+/// # Errors
+/// No NVRTC; what NVRTC has to say of the code.
+pub fn compiled_text(
+    name: &str,
+    text: &str,
+    target: &Target,
+    cache: Option<&Cache>,
+) -> Result<(Entry, Option<String>), crate::Error> {
     let nvrtc = Nvrtc::find()?;
-    let key = Key::new(&[&source.text, &target.name(), &nvrtc.identity()]);
+    let key = Key::new(&[text, &target.name(), &nvrtc.identity()]);
     if let Some(entry) = cache.and_then(|cache| cache.get(&key)) {
         return Ok((entry, None));
     }
-    let name = format!("{} of {}", plan.module.name(), plan.kernel);
-    let compiled = nvrtc.compile(&name, &source.text, target)?;
+    let compiled = nvrtc.compile(name, text, target)?;
     let label = format!("{name} for {target}");
     let entry = Entry { label, resources: compiled.resources, cubin: compiled.cubin };
     let kept = cache.map(|cache| (cache, cache.put(&key, &entry)));

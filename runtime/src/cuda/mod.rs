@@ -65,7 +65,7 @@ pub use code::{CallShape, Code};
 pub use cudarc;
 pub use device::{Device, DeviceInfo, devices, driver_version};
 #[cfg(feature = "jit")]
-pub use emit::compiled;
+pub use emit::compiled_text;
 pub use error::{Error, Version};
 pub use host::HostOptions;
 pub use image::{Image, Module};

@@ -1,0 +1,125 @@
+//! Candidates compiled side by side, by processes: NVRTC compiles one text at a time in each. One that ends
+//! in the compiler costs only its own text.
+
+use super::process::{Lost, Process};
+use super::protocol::{Reply, Request, Source};
+use sparsek_codegen::tune::Trouble;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How long a text may take: they take seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Most characters of a message, which may be a compiler's whole log.
+const SHORT: usize = 600;
+
+/// Processes that compile.
+pub(crate) struct Compilers {
+    processes: Vec<Process>,
+    /// How long a text is waited for.
+    pub(crate) patience: Duration,
+}
+
+impl Compilers {
+    /// One for each core, which `command` starts when it is needed.
+    pub(crate) fn new(
+        command: impl Fn() -> std::io::Result<Command> + Clone + Send + 'static,
+    ) -> Compilers {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let processes = (0..cores).map(|_| Process::new(command.clone())).collect();
+        Compilers { processes, patience: PATIENCE }
+    }
+
+    /// How many texts are compiled at a time.
+    pub(crate) fn count(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// Compiles texts into the cache; a result for each, in order.
+    pub(crate) fn compile(&mut self, sources: &[Source]) -> Vec<Result<(), Trouble>> {
+        let next = AtomicUsize::new(0);
+        let results = Mutex::new(vec![None; sources.len()]);
+        let patience = self.patience;
+        std::thread::scope(|scope| {
+            for process in self.processes.iter_mut().take(sources.len()) {
+                let (next, results) = (&next, &results);
+                scope.spawn(move || {
+                    while let Some((at, source)) = {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        sources.get(at).map(|source| (at, source))
+                    } {
+                        let result = one(process, source, patience);
+                        if let Ok(mut results) = results.lock() {
+                            results[at] = Some(result);
+                        }
+                    }
+                });
+            }
+        });
+        let none = || Err(Trouble::Fault("it was not compiled".to_owned()));
+        let results = results.into_inner().unwrap_or_default();
+        results.into_iter().map(|result| result.unwrap_or_else(none)).collect()
+    }
+}
+
+fn one(process: &mut Process, source: &Source, patience: Duration) -> Result<(), Trouble> {
+    match process.ask(&Request::Compile(source.clone()), patience) {
+        Ok(Reply::Right) => Ok(()),
+        Ok(Reply::Failed(reason)) => Err(Trouble::Failed(short(&reason))),
+        Ok(Reply::Fault(reason)) | Err(Lost::Died(reason)) => Err(Trouble::Fault(short(&reason))),
+        Ok(other) => {
+            process.end();
+            Err(Trouble::Fault(format!("an answer to another question: {other:?}")))
+        }
+        Err(Lost::Hung(patience)) => Err(Trouble::Timeout(patience.as_secs_f64())),
+    }
+}
+
+/// The start of a message.
+pub(crate) fn short(text: &str) -> String {
+    let mut line: String = text.chars().take(SHORT).collect();
+    if line.len() < text.len() {
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Source {
+        let (name, target) = ("forward of Some".to_owned(), "sm_90a".to_owned());
+        Source { name, text: text.to_owned(), target }
+    }
+
+    #[test]
+    fn what_ends_in_the_compiler_costs_only_itself() {
+        let script = r#"while read -r line; do
+            case "$line" in
+                *crashes*) echo ptxas >&2; kill -9 $$;;
+                *hangs*) sleep 30;;
+                *wrong*) echo '{"failed":"line 3: no such thing"}';;
+                *) echo '"right"';;
+            esac
+        done"#;
+        let mut compilers = Compilers::new(move || {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(script);
+            Ok(command)
+        });
+        compilers.patience = Duration::from_millis(700);
+        let texts = ["one", "crashes", "two", "wrong", "hangs", "three", "four"];
+        let sources: Vec<Source> = texts.iter().map(|text| source(text)).collect();
+        let results = compilers.compile(&sources);
+        let is_right: Vec<bool> = results.iter().map(Result::is_ok).collect();
+        assert_eq!(is_right, [true, false, true, false, false, true, true]);
+        assert!(matches!(&results[1], Err(Trouble::Fault(why)) if why.contains("ptxas")));
+        assert_eq!(results[3], Err(Trouble::Failed("line 3: no such thing".to_owned())));
+        assert!(matches!(results[4], Err(Trouble::Timeout(_))));
+        assert_eq!(compilers.compile(&sources[..1]), [Ok(())]);
+        assert!(compilers.compile(&[]).is_empty());
+    }
+}
