@@ -193,6 +193,10 @@ pub(crate) struct Values {
 
     pub(crate) row_dots: Vec<RowDot>,
     pub(crate) has_rows: bool,
+    /// The rows' sweep needs nothing of the launch before it, and waits for it in the end.
+    pub(crate) rows_wait_last: bool,
+    /// The windows' sweep needs what the launch before it wrote only to store.
+    pub(crate) window_waits_late: bool,
     pub(crate) has_keys: bool,
     pub(crate) has_threshold: bool,
     pub(crate) has_d_q: bool,

@@ -9,7 +9,7 @@ use super::topk::TopK;
 use super::warpgroups;
 use crate::plan::{PairFunction, RowDot};
 use crate::{
-    Buffer, Error, Factor, Family, Keep, KernelPlan, Module, PassSchedule, Problem, Product,
+    Buffer, Error, Factor, Family, Keep, KernelPlan, Launch, Module, PassSchedule, Problem, Product,
     Scalar, Schedule, Target,
 };
 use sparsek_dsl::ir::{Op, Role, ValueId};
@@ -198,6 +198,8 @@ fn sweeps(
         let len = Product::new(&[Factor::Literal(3)]);
         b.buffer(Buffer { name, scalar, len, zeroed: true, keep: Keep::Scratch });
     }
+    let mut rows = None;
+    let mut keys = Vec::new();
     if b.values.has_rows {
         let positions = b.values.shapes[0].positions;
         b.tiles(&TopK::of(problem, schedule), positions)?;
@@ -218,7 +220,7 @@ fn sweeps(
             }
             Family::Sm90 => [&[Factor::Multiprocessors], &[], &[]],
         };
-        b.launch("backward_rows", grid, need.threads, need.shared);
+        rows = Some(launch("backward_rows", grid, need.threads, need.shared));
     }
     if b.values.has_keys {
         let need = match s.family {
@@ -231,9 +233,22 @@ fn sweeps(
         };
         check_fits(problem, target, "backward by keys", s, need)?;
         b.constant("int", "KEYS_SHARED", need.shared, "bytes of a block");
-        key_sweep(b, problem, schedule, need);
+        keys = key_sweep(b, problem, schedule, need);
     }
+    // Selected keys, what they come to, windows. The sweep of selected keys has the longest pieces of work, so that
+    // multiprocessors are done at different times: the rows' sweep, which does not depend on it, begins meanwhile.
+    let collects = s.family == Family::Sm90 && keys.len() == 3;
+    b.values.rows_wait_last = collects && rows.is_some();
+    b.values.window_waits_late = collects;
+    let at = usize::from(b.values.rows_wait_last);
+    let (before, after) = keys.split_at(at);
+    let launches = before.iter().cloned().chain(rows).chain(after.iter().cloned());
+    b.interface.launches.extend(launches);
     Ok(())
+}
+
+fn launch(entry: &str, grid: [&[Factor]; 3], threads: u32, shared: u32) -> Launch {
+    Launch { entry: entry.to_owned(), grid: grid.map(Product::new), threads, shared }
 }
 
 fn check_fits(
@@ -249,7 +264,14 @@ fn check_fits(
     }
 }
 
-fn key_sweep(b: &mut Builder<'_>, problem: &Problem<'_>, schedule: &Schedule, need: Need) {
+/// The launches of the key sweep: of selected keys and what collects their sums, where there are any, and of
+/// windows.
+fn key_sweep(
+    b: &mut Builder<'_>,
+    problem: &Problem<'_>,
+    schedule: &Schedule,
+    need: Need,
+) -> Vec<Launch> {
     let s = &schedule.backward;
     let d = problem.instance.d as u32;
     let (width, slices) = match s.family {
@@ -276,6 +298,13 @@ fn key_sweep(b: &mut Builder<'_>, problem: &Problem<'_>, schedule: &Schedule, ne
     let capacity = topk.span_capacity();
     b.constant("int", "SPAN", topk.span(), "queries of a span");
     b.constant("int", "SPAN_KEYS", capacity, "keys of a span's list, at most");
+    let filled = u64::from(topk.k.unwrap_or(0) + topk.sinks) / u64::from(s.tile_q);
+    if s.family == Family::Sm90 {
+        b.constant("int", "FILLED_TILES", filled, "tiles that a span's list mostly has");
+    }
+    // Of the first span's keys one for each warp; later spans have few new ones, or all of their queries'.
+    let collecting = u64::from(topk.k.unwrap_or(0) + topk.sinks).div_ceil(8) + 8;
+    b.constant("int", "COLLECTING", collecting, "blocks of a span that collect");
     for buffer in topk.chunk_lists() {
         b.buffer(buffer);
     }
@@ -287,19 +316,21 @@ fn key_sweep(b: &mut Builder<'_>, problem: &Problem<'_>, schedule: &Schedule, ne
     }
     let slices = [literal(u64::from(slices))];
     let persistent = s.family == Family::Sm90;
-    let sweep = |b: &mut Builder<'_>, entry: &str, tiles: &[Factor]| {
+    let sweep = |entry: &str, tiles: &[Factor]| {
         let grid: [&[Factor]; 3] = match persistent {
             true => [&[Factor::Multiprocessors], &[], &[]],
             false => [tiles, &[Factor::Hkv], &slices],
         };
-        b.launch(entry, grid, need.threads, need.shared);
+        launch(entry, grid, need.threads, need.shared)
     };
+    let mut launches = Vec::new();
     // Without top-k and sinks no key is seen beyond its window.
     if topk.k.is_some() || topk.sinks > 0 {
         let tiles = [spans, literal(capacity.div_ceil(u64::from(s.tile_q)))];
-        sweep(b, "backward_keys_selected", &tiles);
-        let warps = [spans, literal(capacity.div_ceil(8))];
-        b.launch("backward_keys_collect", [&warps, &[Factor::Hkv], &[]], 256, 0);
+        launches.push(sweep("backward_keys_selected", &tiles));
+        let blocks = [Factor::Hkv, spans, literal(collecting)];
+        launches.push(launch("backward_keys_collect", [&blocks, &[], &[]], 256, 0));
     }
-    sweep(b, "backward_keys_window", &[Factor::Blocks(u64::from(s.tile_q))]);
+    launches.push(sweep("backward_keys_window", &[Factor::Blocks(u64::from(s.tile_q))]));
+    launches
 }

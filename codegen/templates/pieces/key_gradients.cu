@@ -37,38 +37,38 @@ __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile
 }
 
 // Adds what later spans gave to a key to what its first span gave. One warp for each key, whose lanes look up the key in 32
-// spans at a time.
+// spans at a time. Keys are in their order, so that those of which a span is the first are the last ones of its list.
 extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
-    constexpr int WARPS_HERE = 8, BLOCKS = (SPAN_KEYS + WARPS_HERE - 1) / WARPS_HERE, PER_LANE = (PARTIAL + 31) / 32;
-    const int span = blockIdx.x / BLOCKS, slot = blockIdx.x % BLOCKS * WARPS_HERE + threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int g = blockIdx.y;
+    constexpr int WARPS_HERE = 8, PER_LANE = (PARTIAL + 31) / 32;
+    const int g = blockIdx.x % a.hkv, at = blockIdx.x / a.hkv, span = at / COLLECTING, lane = threadIdx.x % 32;
     Sequence s;
     int block;
     if (!find_block<SPAN>(a, span, s, block)) return;
     const SpanList list(a, s, g, block);
-    if (slot >= list.count) return;
-    const int j = list.key(slot);
-    if ((j + WINDOW) / SPAN != block) return;
-    const int later = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / SPAN - block;
-    if (later <= 0) return;
-    float* own = partial_of(a, g, span, slot);
-    double total[PER_LANE];
+    const int known = a.chunk_counts[2 * chunk_index(a, g, first_block<CHUNK>(a, s) + 2 * block)];
+    for (int slot = list.count - 1 - (at % COLLECTING * WARPS_HERE + threadIdx.x / 32); slot >= known; slot -= COLLECTING * WARPS_HERE) {
+        const int j = list.key(slot);
+        const int later = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / SPAN - block;
+        if (later <= 0) continue;
+        float* own = partial_of(a, g, span, slot);
+        double total[PER_LANE];
 #pragma unroll
-    for (int n = 0; n < PER_LANE; ++n) total[n] = 32 * n + lane < PARTIAL ? own[32 * n + lane] : 0.0f;
-    for (int base = 1; base <= later; base += 32) {
-        const int its_slot = base + lane <= later ? SpanList(a, s, g, block + base + lane).slot_of(j) : 0;
+        for (int n = 0; n < PER_LANE; ++n) total[n] = 32 * n + lane < PARTIAL ? own[32 * n + lane] : 0.0f;
+        for (int base = 1; base <= later; base += 32) {
+            const int its_slot = base + lane <= later ? SpanList(a, s, g, block + base + lane).slot_of(j) : 0;
 #pragma unroll 1
-        for (int n = 0; n < min(32, later - base + 1); ++n) {
-            const float* from = partial_of(a, g, span + base + n, __shfl_sync(~0u, its_slot, n));
+            for (int n = 0; n < min(32, later - base + 1); ++n) {
+                const float* from = partial_of(a, g, span + base + n, __shfl_sync(~0u, its_slot, n));
 #pragma unroll
-            for (int d = 0; d < PER_LANE; ++d)
-                if (32 * d + lane < PARTIAL) total[d] += from[32 * d + lane];
+                for (int d = 0; d < PER_LANE; ++d)
+                    if (32 * d + lane < PARTIAL) total[d] += from[32 * d + lane];
+            }
         }
-    }
 #pragma unroll
-    for (int n = 0; n < PER_LANE; ++n)
-        if (32 * n + lane < PARTIAL) own[32 * n + lane] = static_cast<float>(total[n]);
+        for (int n = 0; n < PER_LANE; ++n)
+            if (32 * n + lane < PARTIAL) own[32 * n + lane] = static_cast<float>(total[n]);
+    }
 }
 
 // Stores the gradients of consecutive keys: the sums over the queries that have them in their windows, and what they were

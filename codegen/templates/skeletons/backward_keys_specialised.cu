@@ -53,9 +53,12 @@ static_assert(sizeof(KeysShared) <= KEYS_SHARED, "the launch gives less");
 template <bool SELECTED>
 __device__ __forceinline__ bool find_keys(const Arguments& a, long long id, KeyTile& keys) {
     if constexpr (SELECTED) {
-        const int spans = block_count<SPAN>(a);
-        const long long list = id / SPAN_TILES;
-        return find_selected(a, list % spans, id % SPAN_TILES, list / spans, keys);
+        // What is beyond the tiles that most lists fill comes last: tiles of few keys, which take less time.
+        const long long spans = block_count<SPAN>(a), usual = spans * a.hkv * FILLED_TILES;
+        const int tiles = id < usual ? FILLED_TILES : SPAN_TILES - FILLED_TILES;
+        const long long list = (id < usual ? id : id - usual) / tiles;
+        const int tile = static_cast<int>((id < usual ? id : id - usual + FILLED_TILES) - list * tiles);
+        return find_selected(a, list % spans, tile, list / spans, keys);
     } else {
         const int blocks = block_count<TILE_Q>(a);
         return find_consecutive(a, id % blocks, id / blocks, keys);
@@ -268,8 +271,13 @@ __device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& sha
         sweep_queries<SELECTED>(x, shared, sums, step, step + own, group);
         let_pass(shared, step, after);
         const int thread = thread_again(), row = first_row(thread), lane = thread % 32;
-        if constexpr (SELECTED) store_partials(a, keys, sums, row, lane);
-        else store_gradients(a, keys, sums, row, lane);
+        if constexpr (SELECTED) {
+            store_partials(a, keys, sums, row, lane);
+        } else {
+<% if window_waits_late %>            // Here alone it reads what the launch before it wrote: collected sums.
+            wait_for_earlier_launches();
+<% endif %>            store_gradients(a, keys, sums, row, lane);
+        }
     }
 }
 
@@ -301,7 +309,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_keys_selected(
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_keys_window(const __grid_constant__ Arguments a) {
-    wait_for_earlier_launches();
-    extern __shared__ __align__(1024) unsigned char memory[];
+<% if not window_waits_late %>    wait_for_earlier_launches();
+<% endif %>    extern __shared__ __align__(1024) unsigned char memory[];
     sweep_keys<false>(a, *reinterpret_cast<KeysShared*>(memory));
 }

@@ -231,8 +231,8 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_rows(const __grid_constant__ Arguments a) {
-    wait_for_earlier_launches();
-    extern __shared__ __align__(1024) unsigned char memory[];
+<% if not rows_wait_last %>    wait_for_earlier_launches();
+<% endif %>    extern __shared__ __align__(1024) unsigned char memory[];
     RowsShared& shared = *reinterpret_cast<RowsShared*>(memory);
     if (threadIdx.x == 0) {
         for (int h = 0; h < HEADERS; ++h) {
@@ -254,4 +254,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_rows(const __g
         take_registers<ROWS_COMPUTING_REGISTERS>();
         compute_rows(a, shared);
     }
-}
+<% if rows_wait_last %>    // The sweep of selected keys may be under way still, of which nothing is read here; what it was behind has ended.
+    wait_for_earlier_launches();
+<% endif %>}
