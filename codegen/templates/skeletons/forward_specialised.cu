@@ -330,8 +330,9 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
 #pragma unroll
         for (int h = 0; h < 2; ++h) work.rows[0][h] = shared.rows[slot][row + 8 * h + lane / 4];
         if constexpr (QUERIES_IN_REGISTERS) {
+            const int lane_again = thread_again() % 32;  // else registers keep the addresses through a tile
 #pragma unroll
-            for (int k = 0; k < D / 16; ++k) work.q[k] = load_left<TILE_Q>(shared.q[slot], row, 16 * k, lane);
+            for (int k = 0; k < D / 16; ++k) work.q[k] = load_left<TILE_Q>(shared.q[slot], row, 16 * k, lane_again);
             shared.q_empty[slot].arrive();
         }
         float scores[1][TILE_KV / 8][4], shrink[1][2];
