@@ -285,3 +285,91 @@ impl Factors<'_> {
 fn is_normal(x: f64) -> bool {
     (x as f32).is_normal()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::lower::elementwise::{Domain, Expressions};
+    use crate::{Given, Problem};
+    use sparsek_dsl::Elem;
+    use sparsek_dsl::ir::{Op, Spec};
+
+    /// The statements and the result that a logit becomes.
+    fn logit(elem: Elem, text: &str) -> String {
+        let extras = [("slope", "PerHead"), ("bias", "PerKey")];
+        let used = extras.iter().filter(|(name, _)| text.contains(name));
+        let inputs: String = used.map(|(name, class)| format!("{name}: {class}, ")).collect();
+        let kernel = format!(
+            "sparsek_kernel! {{
+                pub kernel Case<E in [bf16, f32], D in multiples_of(16) up to 256, W in 0..=8192>(
+                    q: Query<E, D>, k: Key<E, D>, v: Value<E, D>, {inputs}
+                ) -> Output<E, D> {{
+                    {text}
+                    dot(softmax(s, seen), v)
+                }}
+            }}"
+        );
+        let compiled = sparsek_dsl::parse::compile_file(&kernel);
+        let program = compiled.kernels.into_iter().next().and_then(|k| k.program).unwrap();
+        let instance = program.instantiate(&Spec::new(elem, 64).w(64)).unwrap();
+        let names = ["q", "k", "v", "slope", "bias"];
+        let given = names.map(|n| Given { name: n.to_owned(), per_head: false }).to_vec();
+        let backward = &instance.program;
+        let problem = Problem { instance: &instance, backward, group: 1, given };
+        let e = Expressions::new(&problem, &instance.program).unwrap();
+        let softmax = e.program.ids().find_map(|v| match e.program.node(v).op {
+            Op::Softmax { logit, .. } => Some(logit),
+            _ => None,
+        });
+        let roots: Vec<_> = e.program.seen_set().predicates.clone();
+        let roots: Vec<_> = softmax.into_iter().chain(roots).collect();
+        let body = e.body(&roots, Domain::Pair, false);
+        [body.lines, body.results].concat().join("; ")
+    }
+
+    fn seen(logit: &str) -> String {
+        format!("let seen = causal & window(W); let s = {logit};")
+    }
+
+    #[test]
+    fn division_by_a_constant_becomes_a_factor() {
+        let text = seen("(dot(q, k) * 0.5 + slope * (k.pos - q.pos)) / 4.0");
+        let found = logit(Elem::Bf16, &text);
+        assert!(found.starts_with("(dot_qk * 0.125f) + (r.slope_scaled * (c."), "{found}");
+        let found = logit(Elem::F32, &text);
+        assert!(found.starts_with("divide((dot_qk * 0.5f) + (r.slope * (c."), "{found}");
+    }
+
+    #[test]
+    fn what_every_pair_divides_by_is_inverted_once() {
+        let found = logit(Elem::Bf16, &seen("dot(q, k) / (1.0 + abs(slope))"));
+        assert!(found.starts_with("dot_qk * r.") && !found.contains("divide"), "{found}");
+    }
+
+    #[test]
+    fn a_tangent_takes_powers_where_that_is_free() {
+        let found = logit(Elem::Bf16, &seen("tanh(dot(q, k) * 0.5 + bias)"));
+        let free = "hyperbolic_tangent_of_powers((dot_qk * 1.442695f) + c.bias_scaled)";
+        assert_eq!(found, free);
+        let found = logit(Elem::Bf16, &seen("tanh(dot(q, k))"));
+        assert_eq!(found, "hyperbolic_tangent(dot_qk)");
+    }
+
+    #[test]
+    fn comparisons_stay_as_written() {
+        let text = "let seen = causal & window(W) & ((bias + q.pos) / 3.0 < slope);
+            let s = dot(q, k) / 3.0;";
+        let found = logit(Elem::Bf16, text);
+        assert!(found.contains("dot_qk * 0.33333334f"), "{found}");
+        assert!(found.contains("divide(c.bias + r."), "{found}");
+    }
+
+    #[test]
+    fn a_long_chain_of_sums_is_no_recursion() {
+        let mut text = "let seen = causal & window(W); let x0 = dot(q, k) * 2.0;".to_owned();
+        for n in 0..3000 {
+            text.push_str(&format!("let x{} = x{n} + bias;", n + 1));
+        }
+        text.push_str("let s = x3000 / 3.0;");
+        assert!(logit(Elem::Bf16, &text).contains("0.33333334f"));
+    }
+}
