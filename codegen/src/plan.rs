@@ -189,6 +189,10 @@ pub(crate) struct Values {
     pub(crate) pair_functions: Vec<PairFunction>,
     pub(crate) needs_product: bool,
     pub(crate) has_sink: bool,
+    /// Logits end with a soft cap, which takes two at a time.
+    pub(crate) has_cap: bool,
+    /// Exponentials of logits are numbers that f32 and the element type hold.
+    pub(crate) bounded_logits: bool,
     pub(crate) sink: String,
 
     pub(crate) row_dots: Vec<RowDot>,

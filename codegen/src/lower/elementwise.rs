@@ -5,11 +5,14 @@
 //! functions of larger domains. Within a function, a value that is used once and has no name of its
 //! own is written in place; the others become locals in the order of the program.
 
+use super::factors;
 use super::names::Names;
 use crate::{Error, Problem};
+use sparsek_dsl::Elem;
 use sparsek_dsl::ir::{
     Binary, Class, Coord, InputId, Kind, Logic, Op, Program, Role, Unary, ValueId,
 };
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a value varies over inside a sweep.
@@ -48,12 +51,14 @@ pub(crate) struct Place {
 
 /// Domains and C names of all values of one program.
 pub(crate) struct Expressions<'a> {
-    pub(crate) program: &'a Program,
+    pub(crate) program: Cow<'a, Program>,
     given: BTreeMap<String, bool>,
     places: Vec<Place>,
     names: Names,
+    /// Functions that take their argument as powers of two ([`factors`]).
+    powers: BTreeSet<ValueId>,
     /// Whether every operation rounds by itself: no product is fused with a sum.
-    pub(crate) rounds_each: bool,
+    rounds_each: bool,
 }
 
 /// The body of one generated function.
@@ -70,15 +75,37 @@ pub(crate) struct Body {
 }
 
 impl<'a> Expressions<'a> {
+    /// Expressions of sweeps, where those of 16-bit elements need not round as they are written.
     pub(crate) fn new(problem: &Problem<'_>, program: &'a Program) -> Result<Self, Error> {
+        match problem.instance.elem {
+            Elem::F32 => Self::of(problem, Cow::Borrowed(program), BTreeSet::new()),
+            Elem::Bf16 | Elem::F16 => {
+                let (program, powers) = factors::gathered(program);
+                Self::of(problem, Cow::Owned(program), powers)
+            }
+        }
+    }
+
+    /// Expressions of which every operation rounds by itself, as written.
+    pub(crate) fn exact(problem: &Problem<'_>, program: &'a Program) -> Result<Self, Error> {
+        let exact = Self::of(problem, Cow::Borrowed(program), BTreeSet::new())?;
+        Ok(Expressions { rounds_each: true, ..exact })
+    }
+
+    fn of(
+        problem: &Problem<'_>,
+        program: Cow<'a, Program>,
+        powers: BTreeSet<ValueId>,
+    ) -> Result<Self, Error> {
         let mut this = Expressions {
-            program,
             given: problem.given.iter().map(|g| (g.name.clone(), g.per_head)).collect(),
             places: vec![Place { domain: Domain::Constant, late: false }; program.nodes.len()],
-            names: Names::new(program),
+            names: Names::new(&program),
+            powers,
             rounds_each: false,
+            program,
         };
-        for v in program.ids() {
+        for v in this.program.ids() {
             this.places[v.index()] = this.place(v)?;
         }
         Ok(this)
@@ -248,6 +275,11 @@ impl<'a> Expressions<'a> {
         body
     }
 
+    /// Whether a function takes its argument as powers of two.
+    pub(crate) fn takes_powers(&self, v: ValueId) -> bool {
+        self.powers.contains(&v)
+    }
+
     fn is_constant(&self, v: ValueId) -> bool {
         self.places[v.index()].domain == Domain::Constant
     }
@@ -294,6 +326,7 @@ impl<'a> Expressions<'a> {
     /// One operation over the texts of its operands.
     pub(crate) fn operation(&self, v: ValueId, of: impl Fn(ValueId) -> String) -> String {
         match &self.program.node(v).op {
+            Op::Unary(f, x) if self.takes_powers(v) => of_powers(*f, &of(*x)),
             Op::Unary(f, x) => unary(*f, &of(*x)),
             Op::Binary(Binary::Mul, a, b) if self.rounds_each => {
                 format!("__fmul_rn({}, {})", bare(&of(*a)), bare(&of(*b)))
@@ -376,6 +409,17 @@ fn unary(f: Unary, x: &str) -> String {
         Unary::Abs => format!("absolute({})", bare(x)),
         Unary::Sqrt => format!("square_root({})", bare(x)),
         Unary::Rsqrt => format!("reciprocal_square_root({})", bare(x)),
+    }
+}
+
+/// A function of x by y = x log2 e, the tangent by y = 2 x log2 e.
+fn of_powers(f: Unary, y: &str) -> String {
+    match f {
+        Unary::Tanh => format!("hyperbolic_tangent_of_powers({})", bare(y)),
+        Unary::Sigmoid => format!("sigmoid_of_powers({})", bare(y)),
+        Unary::Neg | Unary::Exp | Unary::Log | Unary::Abs | Unary::Sqrt | Unary::Rsqrt => {
+            unary(f, y)
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::warpgroups;
 use crate::plan::PairFunction;
 use crate::{Error, Factor, Family, KernelPlan, Module, Problem, Scalar, Schedule, Target};
 use sparsek_dsl::Elem;
-use sparsek_dsl::ir::{Binary, Op, ValueId};
+use sparsek_dsl::ir::{Binary, Op, Unary, ValueId};
 use std::collections::BTreeSet;
 
 pub(crate) fn lower(
@@ -95,10 +95,27 @@ fn softmax(e: &Expressions<'_>) -> Result<Softmax, Error> {
 
 /// `logit` and `weight`. Returns what they read.
 fn pair_functions(b: &mut Builder<'_>, e: &Expressions<'_>, s: &Softmax) -> BTreeSet<ValueId> {
-    let mut logit = e.body(&[s.logit], Domain::Pair, false);
-    let (unscaled, scale) = without_factor(e, s.logit, &logit);
-    logit.results = vec![unscaled];
-    b.constant("float", "LOGIT_SCALE", float(scale), "powers of two for 1 of `logit`");
+    let (comment, mut logit): (&str, Body);
+    if let Some((argument, cap)) = soft_cap(b, e, s.logit) {
+        logit = argument;
+        comment = "// What a logit is CAP tanh of, times 2 log2 e.";
+        b.values.has_cap = true;
+        // The sum of a row's exponentials times its values is far from the range of f32; f16 holds
+        // no such weights, and a sink may be anything. Where no maximum is waited for, compilers
+        // work on a whole tile at once, for which mma.sync leaves no registers.
+        let wide = b.problem.instance.elem == Elem::Bf16;
+        let warpgroups = b.schedule.forward.family == Family::Sm90;
+        b.values.bounded_logits = wide && warpgroups && s.sink.is_none() && cap <= 80.0;
+        b.constant("float", "CAP", float(cap), "of logits, in powers of two");
+        b.constant("float", "LOGIT_SCALE", float(1.0), "powers of two for 1 of a capped logit");
+    } else {
+        logit = e.body(&[s.logit], Domain::Pair, false);
+        let (unscaled, scale) = without_factor(e, s.logit, &logit);
+        logit.results = vec![unscaled];
+        comment =
+            "// The logit of a pair over its constant factor: times LOGIT_SCALE, in powers of two.";
+        b.constant("float", "LOGIT_SCALE", float(scale), "powers of two for 1 of `logit`");
+    }
     // Weights stay far from the largest f16, 2^16, whatever factors a program gives them.
     let slack = if b.problem.instance.elem == Elem::F16 { 4.0 } else { 8.0 };
     b.constant("float", "SLACK", float(slack), "powers of two that a share may exceed 1 by");
@@ -109,8 +126,6 @@ fn pair_functions(b: &mut Builder<'_>, e: &Expressions<'_>, s: &Softmax) -> BTre
     b.values.uses_gate = reads(&logit.leaves, "gate") || reads(&weight.leaves, "gate");
     b.values.needs_product = reads(&weight.leaves, "dot_qk");
     let product = if b.values.needs_product { ", float dot_qk" } else { "" };
-    let comment =
-        "// The logit of a pair over its constant factor: times LOGIT_SCALE, in powers of two.";
     for (body, name, comment, arguments) in [
         (&logit, "logit", comment, ", float dot_qk".to_owned()),
         (
@@ -131,6 +146,31 @@ fn pair_functions(b: &mut Builder<'_>, e: &Expressions<'_>, s: &Softmax) -> BTre
         });
     }
     &logit.fields | &weight.fields
+}
+
+/// Of a logit that is c tanh(x): 2 x log2 e, and c in powers of two. An exponential notices an error of
+/// c times 1e-7, however close to 0 the tangent is; where that is much, the tangent is computed by itself.
+fn soft_cap(b: &Builder<'_>, e: &Expressions<'_>, logit: ValueId) -> Option<(Body, f32)> {
+    let node = |v: ValueId| &e.program.node(e.resolve(v)).op;
+    let (tangent, factor) = match node(logit) {
+        Op::Binary(Binary::Mul, x, y) => match (node(*x), node(*y)) {
+            (Op::Const(c), _) => (*y, c.get()),
+            (_, Op::Const(c)) => (*x, c.get()),
+            _ => return None,
+        },
+        _ => (logit, 1.0),
+    };
+    let cap = (f64::from(factor) * std::f64::consts::LOG2_E) as f32;
+    let Op::Unary(Unary::Tanh, x) = node(tangent) else { return None };
+    let approximate = b.problem.instance.elem != Elem::F32;
+    if !approximate || !(0.01..=256.0).contains(&cap) {
+        return None;
+    }
+    let mut body = e.body(&[*x], Domain::Pair, false);
+    if !e.takes_powers(e.resolve(tangent)) {
+        body.results[0] = format!("2.0f * LOG2_E * ({})", body.results[0]);
+    }
+    Some((body, cap))
 }
 
 /// A logit without its last factor where that is a positive constant, and log2 e times that factor:

@@ -1,6 +1,7 @@
 //! (program, schedule, target) → [`KernelPlan`].
 //!
-//! * [`elementwise`] turns expressions into C, by what they vary over;
+//! * [`elementwise`] turns expressions into C, by what they vary over, [`factors`] gathers their constant
+//!   factors before;
 //! * [`module`] declares constants, parameters and the structs of rows, columns and uniform values;
 //! * [`topk`] holds the plan, the lists and the threshold's gradient, [`selection`] the plan module;
 //! * [`matmul`] holds the sweeps' shapes and needs, [`forward`] and [`backward`] their modules,
@@ -9,6 +10,7 @@
 
 mod backward;
 mod elementwise;
+mod factors;
 mod forward;
 pub(crate) mod matmul;
 mod module;

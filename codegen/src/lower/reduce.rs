@@ -45,7 +45,7 @@ pub(crate) struct Sums {
 
 impl Sums {
     pub(crate) fn of(e: &Expressions<'_>) -> Sums {
-        let program = e.program;
+        let program = &e.program;
         let mut sums =
             Sums { rows: vec![], keys: vec![], d_gate: None, spread: vec![], outputs: vec![] };
         let live = program.live();

@@ -49,9 +49,8 @@ pub(crate) fn lower(
     target: &Target,
 ) -> Result<KernelPlan, Error> {
     let program = &problem.instance.program;
-    let mut e = Expressions::new(problem, program)?;
     // Scores order keys: they are the numbers that any backend computes in f32.
-    e.rounds_each = true;
+    let e = Expressions::exact(problem, program)?;
     let mut b = Builder::new(Module::Plan, problem, schedule, target);
     b.tensor("tau", Scalar::F32, true, &[]);
     b.tensor("expiry", Scalar::I32, true, &[]);

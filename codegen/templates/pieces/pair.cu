@@ -24,7 +24,18 @@ __device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
 <% else %>template <bool FULL>
 __device__ __forceinline__ float gate_of(const Row&, const Column&) { return 1.0f; }
 <% endif %>
-<% for p in pair_structs %>${ p }$
+<% if has_cap %>// Logits in powers of two, c tanh(x) with y = 2 x log2 e and the cap c: c − 2 c e / (1 + e) with e = 2^−|y| = exp(−2|x|) and
+// the sign of x. Two have one reciprocal, since e0 / (1 + e0) = (e0 + e0 e1) / ((1 + e0) (1 + e1)).
+__device__ __forceinline__ void cap_two(float& y0, float& y1) {
+    const float e0 = power_of_two(-fabsf(y0)), e1 = power_of_two(-fabsf(y1));
+    const float share0 = fmaf(e0, e1, e0), share1 = fmaf(e0, e1, e1);
+    constexpr float PART = -0.5f / CAP;
+    const float both = reciprocal(fmaf(PART, share1, fmaf(PART, e0, PART)));
+    y0 = copysignf(fmaf(share0, both, CAP), y0);
+    y1 = copysignf(fmaf(share1, both, CAP), y1);
+}
+
+<% endif %><% for p in pair_structs %>${ p }$
 <% endfor %><% for f in pair_functions %>${ f.comment }$
 __device__ __forceinline__ ${ f.returns }$ ${ f.name }$(const Uniform& x, const Row& r, const Column& c, float gate${ f.arguments }$) {
 <% for l in f.lines %>    ${ l }$

@@ -1,9 +1,14 @@
-// The online softmax of M × 16 rows, in powers of two: what `logit` gives counts LOGIT_SCALE of them. Each of the four lanes
+<% if bounded_logits %>// The softmax of M × 16 rows, of logits in powers of two and so few that their exponentials need no reference. Each of the four
+// lanes of a row holds a quarter of its sum.
+template <int M>
+struct Softmax {
+    float sum[M][2];
+<% else %>// The online softmax of M × 16 rows, in powers of two: what `logit` gives counts LOGIT_SCALE of them. Each of the four lanes
 // of a row holds a quarter of its sum.
 template <int M>
 struct Softmax {
     float reference[M][2], sum[M][2];
-    float inverse[M][2], lse[M][2];
+<% endif %>    float inverse[M][2], lse[M][2];
 
 <% if has_sink %>    // A row's sink is a logit without a key.
     __device__ __forceinline__ void start(const Uniform& x, const Row (&rows)[M][2]) {
@@ -17,7 +22,7 @@ struct Softmax {
     }
 <% else %>    __device__ __forceinline__ void start(const Uniform&, const Row (&)[M][2]) {
 #pragma unroll
-        for (int m = 0; m < M; ++m) reference[m][0] = reference[m][1] = -INFINITY_F, sum[m][0] = sum[m][1] = 0.0f;
+        for (int m = 0; m < M; ++m) <% if not bounded_logits %>reference[m][0] = reference[m][1] = -INFINITY_F, <% endif %>sum[m][0] = sum[m][1] = 0.0f;
     }
 <% endif %>
     // Logits become exp(logit − reference); sums and the output so far shrink to a new reference.
@@ -27,7 +32,21 @@ struct Softmax {
         if (exponentials(x, shrink)) rescale(o, shrink);
     }
 
-    // Logits become exp(logit − reference). A row's reference is its maximum when that last grew by more than SLACK: shares of
+<% if bounded_logits %>    // Logits become exp(logit); the output never shrinks.
+    template <int N>
+    __device__ __forceinline__ bool exponentials(float (&x)[M][N][4], float (&)[M][2]) {
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int n = 0; n < N; ++n)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    x[m][n][e] = power_of_two(x[m][n][e]);
+                    sum[m][e / 2] += x[m][n][e];
+                }
+        return false;
+    }
+<% else %>    // Logits become exp(logit − reference). A row's reference is its maximum when that last grew by more than SLACK: shares of
     // the softmax come out the same, 2^SLACK at most before they are divided by the sum, and hardly a tile but a row's first
     // makes the output shrink. Returns whether it has to, for some row of the warp.
     template <int N>
@@ -73,7 +92,7 @@ struct Softmax {
             }
         return grew;
     }
-
+<% endif %>
     template <int OUT>
     static __device__ __forceinline__ void rescale(float (&o)[M][OUT][4], const float (&shrink)[M][2]) {
 #pragma unroll
@@ -92,7 +111,7 @@ struct Softmax {
             for (int h = 0; h < 2; ++h) {
                 const float total = row_sum(sum[m][h]);
                 inverse[m][h] = total > 0.0f ? 1.0f / total : 0.0f;
-                lse[m][h] = total > 0.0f ? reference[m][h] * (LOGIT_SCALE * LN_2) + logf(total) : -INFINITY_F;
+                lse[m][h] = total > 0.0f ? <% if not bounded_logits %>reference[m][h] * (LOGIT_SCALE * LN_2) + <% endif %>logf(total) : -INFINITY_F;
             }
     }
 };

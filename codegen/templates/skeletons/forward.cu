@@ -36,7 +36,29 @@ __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const
     else product<M, STEP>(scores, q_tile, k, lane);
 <% if needs_product %>    float products[M][STEP / 8][4];
 <% endif %>
+<% if has_cap %>#pragma unroll
+    for (int n = 0; n < STEP / 8; ++n)
 #pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                // Rows that do not exist may see what they will. Positions are cheaper computed than kept.
+                Row r = rows[m][h];
+                if (!FULL) r.i = row_position<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4);
+                const Column* c = columns + 8 * n + lane % 4 * 2;
+                float value[2];
+                // An unseen pair, which may be NaN, does not reach the other one.
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+<% if needs_product %>                    products[m][n][2 * h + e] = scores[m][n][2 * h + e];
+<% endif %>                    value[e] = logit(x, r, c[e], gate_of<FULL>(r, c[e]), scores[m][n][2 * h + e]);
+                    if (!sees<FULL>(x, r, c[e])) value[e] = 0.0f;
+                }
+                cap_two(value[0], value[1]);
+#pragma unroll
+                for (int e = 0; e < 2; ++e) scores[m][n][2 * h + e] = sees<FULL>(x, r, c[e]) ? value[e] : -INFINITY_F;
+            }
+<% else %>#pragma unroll
     for (int n = 0; n < STEP / 8; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
@@ -54,7 +76,7 @@ __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const
                     score = sees<FULL>(x, r, c) ? value : -INFINITY_F;
                 }
         }
-    softmax.update(scores, o);
+<% endif %>    softmax.update(scores, o);
 #pragma unroll
     for (int n = 0; n < STEP / 8; ++n)
 #pragma unroll

@@ -155,7 +155,21 @@ __device__ __forceinline__ void make_logits(const Uniform& x, const Row (&rows)[
     for (int n = 0; n < COLUMNS / 8; ++n) {
         Column c[2];
         columns.read(8 * n + lane % 4 * 2, c);
+<% if has_cap %>#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const Row& r = rows[0][h];
+            float value[2];
+            // An unseen pair, which may be NaN, does not reach the other one.
 #pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                value[e] = logit(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c[e]), scores[0][n][2 * h + e]);
+                if (!sees<ALL>(x, r, c[e])) value[e] = 0.0f;
+            }
+            cap_two(value[0], value[1]);
+#pragma unroll
+            for (int e = 0; e < 2; ++e) scores[0][n][2 * h + e] = sees<ALL>(x, r, c[e]) ? value[e] : -INFINITY_F;
+        }
+<% else %>#pragma unroll
         for (int e = 0; e < 2; ++e)
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
@@ -164,7 +178,7 @@ __device__ __forceinline__ void make_logits(const Uniform& x, const Row (&rows)[
                 const float value = logit(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c[e]), score);
                 score = sees<ALL>(x, r, c[e]) ? value : -INFINITY_F;
             }
-    }
+<% endif %>    }
 }
 
 // Shares of the softmax become weights of the values.
@@ -316,8 +330,9 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
 #pragma unroll
         for (int h = 0; h < 2; ++h) work.rows[0][h] = shared.rows[slot][row + 8 * h + lane / 4];
         if constexpr (QUERIES_IN_REGISTERS) {
+            const int lane_again = thread_again() % 32;  // else registers keep the addresses through a tile
 #pragma unroll
-            for (int k = 0; k < D / 16; ++k) work.q[k] = load_left<TILE_Q>(shared.q[slot], row, 16 * k, lane);
+            for (int k = 0; k < D / 16; ++k) work.q[k] = load_left<TILE_Q>(shared.q[slot], row, 16 * k, lane_again);
             shared.q_empty[slot].arrive();
         }
         float scores[1][TILE_KV / 8][4], shrink[1][2];

@@ -58,6 +58,16 @@ impl Builder {
         }
     }
 
+    /// How many nodes there are: the next new one's index.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there are none yet.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     /// The node of `v`.
     pub fn node(&self, v: ValueId) -> &Node {
         &self.nodes[v.index()]
