@@ -64,8 +64,26 @@ pub(crate) fn lower(
     row_dots(&mut b, &e, &used)?;
     sweeps(&mut b, problem, schedule, target)?;
     sums.finish(&mut b, &e)?;
+    begin_together(&mut b);
     Ok(b.finish())
 }
+
+/// What needs nothing of the module's other launches begins it, side by side: the first of them waits for what
+/// was before the module, and the others wait in the end, so that whoever waits for the last has waited for all.
+fn begin_together(b: &mut Builder<'_>) {
+    let launches = std::mem::take(&mut b.interface.launches);
+    let place = |l: &Launch| TOGETHER.iter().position(|entry| l.entry == *entry);
+    let (mut together, others): (Vec<Launch>, Vec<Launch>) =
+        launches.into_iter().partition(|l| place(l).is_some());
+    together.sort_by_key(place);
+    let waits_last = |entry: &str| together.iter().skip(1).any(|l| l.entry == entry);
+    b.values.ranges_wait_last = waits_last("threshold_ranges");
+    b.values.row_dots_wait_last = waits_last("row_dots");
+    b.interface.launches = together.into_iter().chain(others).collect();
+}
+
+/// The longest comes last: what follows waits for all of them.
+const TOGETHER: [&str; 3] = ["tiles", "threshold_ranges", "row_dots"];
 
 /// Which weight each vector gradient sums.
 fn products(e: &Expressions<'_>) -> Result<Products, Error> {

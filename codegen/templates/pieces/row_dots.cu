@@ -2,8 +2,8 @@
 struct alignas(16) Piece { elem x[16 / sizeof(elem)]; };
 
 extern "C" __global__ void __launch_bounds__(256) row_dots(const __grid_constant__ Arguments a) {
-    wait_for_earlier_launches();
-    constexpr int SIZE = 16 / sizeof(elem), PIECES = D / SIZE;
+<% if not row_dots_wait_last %>    wait_for_earlier_launches();
+<% endif %>    constexpr int SIZE = 16 / sizeof(elem), PIECES = D / SIZE;
     const long long at = blockIdx.x * 16ll + threadIdx.x / 16;
     const int lane = threadIdx.x % 16, head = blockIdx.y;
     const bool exists = at < a.rows * a.n;
@@ -22,4 +22,5 @@ extern "C" __global__ void __launch_bounds__(256) row_dots(const __grid_constant
         for (int step = 8; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
         if (lane == 0 && exists) a.${ d.buffer }$[(row * a.hq + head) * a.n + token] = sum;
     }
-<% endfor %>}
+<% endfor %><% if row_dots_wait_last %>    wait_for_earlier_launches();  // nothing is read here of those beside it
+<% endif %>}

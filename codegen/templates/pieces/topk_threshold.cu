@@ -28,8 +28,8 @@ constexpr int RANGE_KEYS = 256;  // keys of a block, one to a thread
 
 // Fills fraction_range, and the changes of |I_i| in fraction_count, which is zero before.
 extern "C" __global__ void __launch_bounds__(RANGE_KEYS) threshold_ranges(const __grid_constant__ Arguments a) {
-    wait_for_earlier_launches();
-    Sequence s;
+<% if not ranges_wait_last %>    wait_for_earlier_launches();
+<% endif %>    Sequence s;
     int block;
     if (!find_block<RANGE_KEYS>(a, blockIdx.x, s, block)) return;
     const int g = blockIdx.y, j = block * RANGE_KEYS + threadIdx.x;
@@ -49,7 +49,8 @@ extern "C" __global__ void __launch_bounds__(RANGE_KEYS) threshold_ranges(const 
         a.fraction_range[2 * (base + j)] = from;
         a.fraction_range[2 * (base + j) + 1] = to;
     }
-}
+<% if ranges_wait_last %>    wait_for_earlier_launches();  // nothing is read here of those beside it
+<% endif %>}
 
 // Inclusive scan over the threads of a block; every thread gets the sum of all in `total`.
 template <class T>
