@@ -37,6 +37,7 @@ constexpr int PARTIAL_V = 128;  // where those of d_v start
 constexpr int PARTIAL_SUMS = 256;  // where those of sums start
 constexpr int SPAN = 1024;  // queries of a span
 constexpr int SPAN_KEYS = 1536;  // keys of a span's list, at most
+constexpr int COLLECTING = 72;  // blocks of a span that collect
 
 // The one parameter of every entry: tensors with their strides in elements, buffers, sizes.
 struct Arguments {
@@ -112,24 +113,35 @@ __device__ __forceinline__ float power_of_two(float x) {
     return y;
 }
 
+// 1 / x within 1 ulp; 0 from x = 2^126 on.
+__device__ __forceinline__ float reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 __device__ __forceinline__ float exponential(float x) { return power_of_two(LOG2_E * x); }
 __device__ __forceinline__ float logarithm(float x) { return logf(x); }
 __device__ __forceinline__ float divide(float a, float b) { return __fdividef(a, b); }
-__device__ __forceinline__ float sigmoid(float x) { return divide(1.0f, 1.0f + power_of_two(-LOG2_E * x)); }
 __device__ __forceinline__ float absolute(float x) { return fabsf(x); }
 __device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
 __device__ __forceinline__ float reciprocal_square_root(float x) { return rsqrtf(x); }
 __device__ __forceinline__ float minimum(float a, float b) { return b < a ? b : a; }
 __device__ __forceinline__ float maximum(float a, float b) { return b > a ? b : a; }
 
-// (1 − e) / (1 + e) with e = exp(−2|x|), an absolute error of about 1e-7; near 0, where that form cancels, the series.
-__device__ __forceinline__ float hyperbolic_tangent(float x) {
-    const float size = fabsf(x);
-    const float e = power_of_two(-2.0f * LOG2_E * size);
-    const float square = x * x;
-    const float series = size * (1.0f + square * (-0.33333333f + square * (0.13333333f - 0.05396825f * square)));
-    return copysignf(size < 0.1f ? series : divide(1.0f - e, 1.0f + e), x);
+// The sigmoid of x = y / log2 e.
+__device__ __forceinline__ float sigmoid_of_powers(float y) { return reciprocal(1.0f + power_of_two(-y)); }
+__device__ __forceinline__ float sigmoid(float x) { return sigmoid_of_powers(LOG2_E * x); }
+
+// The tangent of x = y / (2 log2 e): 1 − 2e / (1 + e) with e = 2^−|y| = exp(−2|x|), an absolute error of about 1e-7. To
+// |x| = 0.08, where that form cancels, x − x³ / 3 with coefficients for which the relative error is 7e-7.
+__device__ __forceinline__ float hyperbolic_tangent_of_powers(float y) {
+    const float size = fabsf(y), e = power_of_two(-size);
+    float tangent = copysignf(1.0f - e * reciprocal(0.5f + 0.5f * e), y);
+    if (size < 0.16f * LOG2_E) tangent = y * (0.34657335f - 0.013840587f * (y * y));
+    return tangent;
 }
+__device__ __forceinline__ float hyperbolic_tangent(float x) { return hyperbolic_tangent_of_powers(2.0f * LOG2_E * x); }
 
 // Sequences: the rows of the batch, or the packed sequences of its one row.
 struct Sequence {
@@ -381,8 +393,8 @@ struct Row {
     int head;
     float tau;
     float lse;
-    float slope;
-    float t14;
+    float t13;
+    float slope_scaled;
     float delta;
 };
 
@@ -435,8 +447,8 @@ __device__ __forceinline__ Row load_row(const Arguments& a, const Uniform& x, co
     const float slope = a.input_slope[head * a.input_slope_head];
     const float delta = a.row_dot_delta[(s.row * a.hq + head) * a.n + token];
     r.lse = lse;
-    r.slope = slope;
-    r.t14 = float(i);
+    r.t13 = float(i);
+    r.slope_scaled = slope * 0.57707804f;
     r.delta = delta;
     return r;
 }
@@ -481,13 +493,13 @@ struct Column {
     int from, to;
     int j;
     float score;
-    float t12;
+    float t11;
 };
 
 __device__ __forceinline__ void load_column_values(const Arguments& a, const Uniform& x, const Sequence& s, int g, Column& c) {
     const int j = c.j;
     const long long token = s.start + j;
-    c.t12 = float(j);
+    c.t11 = float(j);
 }
 
 // A candidate's gate, clip(u − tau, 0, 1). Keys that are never candidates have the score +inf, so that theirs is 1.
@@ -524,31 +536,31 @@ struct RowPair { float weight_q, sum_0, d_gate; };
 struct KeyPair { float weight_k, weight_v, sum_0; };
 // Those of one pair that is seen; dot_qk is q · k, dot_dov d_o · v.
 __device__ __forceinline__ RowPair row_pair(const Uniform& x, const Row& r, const Column& c, float gate, float dot_qk, float dot_dov) {
-    const float t15 = c.t12 - r.t14;
-    const float t20 = hyperbolic_tangent(divide((dot_qk * 0.088388346f) + (r.slope * t15), 5.0f));
-    const float s_21 = 5.0f * t20;
-    const float p_24 = exponential(s_21 - r.lse);
+    const float t14 = c.t11 - r.t13;
+    const float t22 = hyperbolic_tangent_of_powers((dot_qk * 0.051006973f) + (r.slope_scaled * t14));
+    const float s_23 = 5.0f * t22;
+    const float p_26 = exponential(s_23 - r.lse);
     const float d_p = dot_dov * gate;
-    const float d_s = p_24 * (d_p - r.delta);
-    const float t39 = divide((d_s * 5.0f) * (1.0f - (t20 * t20)), 5.0f);
+    const float d_s = p_26 * (d_p - r.delta);
+    const float t39 = d_s * (1.0f - (t22 * t22));
     RowPair pair = {};
     pair.weight_q = t39 * 0.088388346f;
-    pair.sum_0 = t39 * t15;
-    pair.d_gate = dot_dov * p_24;
+    pair.sum_0 = t39 * t14;
+    pair.d_gate = dot_dov * p_26;
     return pair;
 }
 
 // Those of one pair that is seen; dot_qk is q · k, dot_dov d_o · v.
 __device__ __forceinline__ KeyPair key_pair(const Uniform& x, const Row& r, const Column& c, float gate, float dot_qk, float dot_dov) {
-    const float t20 = hyperbolic_tangent(divide((dot_qk * 0.088388346f) + (r.slope * (c.t12 - r.t14)), 5.0f));
-    const float s_21 = 5.0f * t20;
-    const float p_24 = exponential(s_21 - r.lse);
+    const float t22 = hyperbolic_tangent_of_powers((dot_qk * 0.051006973f) + (r.slope_scaled * (c.t11 - r.t13)));
+    const float s_23 = 5.0f * t22;
+    const float p_26 = exponential(s_23 - r.lse);
     const float d_p = dot_dov * gate;
-    const float d_s = p_24 * (d_p - r.delta);
+    const float d_s = p_26 * (d_p - r.delta);
     KeyPair pair = {};
-    pair.weight_k = divide((d_s * 5.0f) * (1.0f - (t20 * t20)), 5.0f) * 0.088388346f;
-    pair.weight_v = p_24 * gate;
-    pair.sum_0 = dot_dov * p_24;
+    pair.weight_k = (d_s * (1.0f - (t22 * t22))) * 0.088388346f;
+    pair.weight_v = p_26 * gate;
+    pair.sum_0 = dot_dov * p_26;
     return pair;
 }
 
@@ -706,7 +718,6 @@ constexpr int THREADS = 32 * WARPS;
 struct alignas(16) Piece { elem x[16 / sizeof(elem)]; };
 
 extern "C" __global__ void __launch_bounds__(256) row_dots(const __grid_constant__ Arguments a) {
-    wait_for_earlier_launches();
     constexpr int SIZE = 16 / sizeof(elem), PIECES = D / SIZE;
     const long long at = blockIdx.x * 16ll + threadIdx.x / 16;
     const int lane = threadIdx.x % 16, head = blockIdx.y;
@@ -726,6 +737,7 @@ extern "C" __global__ void __launch_bounds__(256) row_dots(const __grid_constant
         for (int step = 8; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
         if (lane == 0 && exists) a.row_dot_delta[(row * a.hq + head) * a.n + token] = sum;
     }
+    wait_for_earlier_launches();  // nothing is read here of those beside it
 }
 
 // What is known of a row once its sums over keys are complete.
@@ -1043,38 +1055,38 @@ __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile
 }
 
 // Adds what later spans gave to a key to what its first span gave. One warp for each key, whose lanes look up the key in 32
-// spans at a time.
+// spans at a time. Keys are in their order, so that those of which a span is the first are the last ones of its list.
 extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
-    constexpr int WARPS_HERE = 8, BLOCKS = (SPAN_KEYS + WARPS_HERE - 1) / WARPS_HERE, PER_LANE = (PARTIAL + 31) / 32;
-    const int span = blockIdx.x / BLOCKS, slot = blockIdx.x % BLOCKS * WARPS_HERE + threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int g = blockIdx.y;
+    constexpr int WARPS_HERE = 8, PER_LANE = (PARTIAL + 31) / 32;
+    const int g = blockIdx.x % a.hkv, at = blockIdx.x / a.hkv, span = at / COLLECTING, lane = threadIdx.x % 32;
     Sequence s;
     int block;
     if (!find_block<SPAN>(a, span, s, block)) return;
     const SpanList list(a, s, g, block);
-    if (slot >= list.count) return;
-    const int j = list.key(slot);
-    if ((j + WINDOW) / SPAN != block) return;
-    const int later = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / SPAN - block;
-    if (later <= 0) return;
-    float* own = partial_of(a, g, span, slot);
-    double total[PER_LANE];
+    const int known = a.chunk_counts[2 * chunk_index(a, g, first_block<CHUNK>(a, s) + 2 * block)];
+    for (int slot = list.count - 1 - (at % COLLECTING * WARPS_HERE + threadIdx.x / 32); slot >= known; slot -= COLLECTING * WARPS_HERE) {
+        const int j = list.key(slot);
+        const int later = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / SPAN - block;
+        if (later <= 0) continue;
+        float* own = partial_of(a, g, span, slot);
+        double total[PER_LANE];
 #pragma unroll
-    for (int n = 0; n < PER_LANE; ++n) total[n] = 32 * n + lane < PARTIAL ? own[32 * n + lane] : 0.0f;
-    for (int base = 1; base <= later; base += 32) {
-        const int its_slot = base + lane <= later ? SpanList(a, s, g, block + base + lane).slot_of(j) : 0;
+        for (int n = 0; n < PER_LANE; ++n) total[n] = 32 * n + lane < PARTIAL ? own[32 * n + lane] : 0.0f;
+        for (int base = 1; base <= later; base += 32) {
+            const int its_slot = base + lane <= later ? SpanList(a, s, g, block + base + lane).slot_of(j) : 0;
 #pragma unroll 1
-        for (int n = 0; n < min(32, later - base + 1); ++n) {
-            const float* from = partial_of(a, g, span + base + n, __shfl_sync(~0u, its_slot, n));
+            for (int n = 0; n < min(32, later - base + 1); ++n) {
+                const float* from = partial_of(a, g, span + base + n, __shfl_sync(~0u, its_slot, n));
 #pragma unroll
-            for (int d = 0; d < PER_LANE; ++d)
-                if (32 * d + lane < PARTIAL) total[d] += from[32 * d + lane];
+                for (int d = 0; d < PER_LANE; ++d)
+                    if (32 * d + lane < PARTIAL) total[d] += from[32 * d + lane];
+            }
         }
-    }
 #pragma unroll
-    for (int n = 0; n < PER_LANE; ++n)
-        if (32 * n + lane < PARTIAL) own[32 * n + lane] = static_cast<float>(total[n]);
+        for (int n = 0; n < PER_LANE; ++n)
+            if (32 * n + lane < PARTIAL) own[32 * n + lane] = static_cast<float>(total[n]);
+    }
 }
 
 // Stores the gradients of consecutive keys: the sums over the queries that have them in their windows, and what they were
@@ -1309,7 +1321,6 @@ constexpr int RANGE_KEYS = 256;  // keys of a block, one to a thread
 
 // Fills fraction_range, and the changes of |I_i| in fraction_count, which is zero before.
 extern "C" __global__ void __launch_bounds__(RANGE_KEYS) threshold_ranges(const __grid_constant__ Arguments a) {
-    wait_for_earlier_launches();
     Sequence s;
     int block;
     if (!find_block<RANGE_KEYS>(a, blockIdx.x, s, block)) return;
@@ -1330,6 +1341,7 @@ extern "C" __global__ void __launch_bounds__(RANGE_KEYS) threshold_ranges(const 
         a.fraction_range[2 * (base + j)] = from;
         a.fraction_range[2 * (base + j) + 1] = to;
     }
+    wait_for_earlier_launches();  // nothing is read here of those beside it
 }
 
 // Inclusive scan over the threads of a block; every thread gets the sum of all in `total`.

@@ -23,7 +23,8 @@ constexpr int TILE_KV = 32;  // rows of a streamed tile
 constexpr int WARPS = 4;
 constexpr int STAGES = 2;  // streamed tiles in flight
 constexpr int POSITIONS = 32;  // positions of a tile of rows
-constexpr float LOGIT_SCALE = 7.213475f;  // powers of two for 1 of `logit`
+constexpr float CAP = 7.213475f;  // of logits, in powers of two
+constexpr float LOGIT_SCALE = 1.0f;  // powers of two for 1 of a capped logit
 constexpr float SLACK = 8.0f;  // powers of two that a share may exceed 1 by
 constexpr bool WEIGHT_BOUNDED = true;  // a share of 0 has the weight 0
 constexpr int BLOCKS_PER_MULTIPROCESSOR = 2;
@@ -90,24 +91,35 @@ __device__ __forceinline__ float power_of_two(float x) {
     return y;
 }
 
+// 1 / x within 1 ulp; 0 from x = 2^126 on.
+__device__ __forceinline__ float reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 __device__ __forceinline__ float exponential(float x) { return power_of_two(LOG2_E * x); }
 __device__ __forceinline__ float logarithm(float x) { return logf(x); }
 __device__ __forceinline__ float divide(float a, float b) { return __fdividef(a, b); }
-__device__ __forceinline__ float sigmoid(float x) { return divide(1.0f, 1.0f + power_of_two(-LOG2_E * x)); }
 __device__ __forceinline__ float absolute(float x) { return fabsf(x); }
 __device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
 __device__ __forceinline__ float reciprocal_square_root(float x) { return rsqrtf(x); }
 __device__ __forceinline__ float minimum(float a, float b) { return b < a ? b : a; }
 __device__ __forceinline__ float maximum(float a, float b) { return b > a ? b : a; }
 
-// (1 − e) / (1 + e) with e = exp(−2|x|), an absolute error of about 1e-7; near 0, where that form cancels, the series.
-__device__ __forceinline__ float hyperbolic_tangent(float x) {
-    const float size = fabsf(x);
-    const float e = power_of_two(-2.0f * LOG2_E * size);
-    const float square = x * x;
-    const float series = size * (1.0f + square * (-0.33333333f + square * (0.13333333f - 0.05396825f * square)));
-    return copysignf(size < 0.1f ? series : divide(1.0f - e, 1.0f + e), x);
+// The sigmoid of x = y / log2 e.
+__device__ __forceinline__ float sigmoid_of_powers(float y) { return reciprocal(1.0f + power_of_two(-y)); }
+__device__ __forceinline__ float sigmoid(float x) { return sigmoid_of_powers(LOG2_E * x); }
+
+// The tangent of x = y / (2 log2 e): 1 − 2e / (1 + e) with e = 2^−|y| = exp(−2|x|), an absolute error of about 1e-7. To
+// |x| = 0.08, where that form cancels, x − x³ / 3 with coefficients for which the relative error is 7e-7.
+__device__ __forceinline__ float hyperbolic_tangent_of_powers(float y) {
+    const float size = fabsf(y), e = power_of_two(-size);
+    float tangent = copysignf(1.0f - e * reciprocal(0.5f + 0.5f * e), y);
+    if (size < 0.16f * LOG2_E) tangent = y * (0.34657335f - 0.013840587f * (y * y));
+    return tangent;
 }
+__device__ __forceinline__ float hyperbolic_tangent(float x) { return hyperbolic_tangent_of_powers(2.0f * LOG2_E * x); }
 
 // Sequences: the rows of the batch, or the packed sequences of its one row.
 struct Sequence {
@@ -354,8 +366,8 @@ struct Row {
     int i;
     int head;
     float tau;
-    float slope;
-    float t11;
+    float t9;
+    float slope_scaled;
 };
 
 // Values of the sequence and key-value head.
@@ -404,8 +416,8 @@ __device__ __forceinline__ Row load_row(const Arguments& a, const Uniform& x, co
     const int i = r.i, head = r.head;
     r.tau = a.tau[(s.row * a.hkv + tile.g) * a.n + token];
     const float slope = a.input_slope[head * a.input_slope_head];
-    r.slope = slope;
-    r.t11 = float(i);
+    r.t9 = float(i);
+    r.slope_scaled = slope * 0.57707804f;
     return r;
 }
 
@@ -449,13 +461,13 @@ struct Column {
     int from, to;
     int j;
     float score;
-    float t9;
+    float t7;
 };
 
 __device__ __forceinline__ void load_column_values(const Arguments& a, const Uniform& x, const Sequence& s, int g, Column& c) {
     const int j = c.j;
     const long long token = s.start + j;
-    c.t9 = float(j);
+    c.t7 = float(j);
 }
 
 // A candidate's gate, clip(u − tau, 0, 1). Keys that are never candidates have the score +inf, so that theirs is 1.
@@ -486,9 +498,20 @@ __device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
     return !FULL && r.i - c.j < WINDOW ? 1.0f : gate;
 }
 
-// The logit of a pair over its constant factor: times LOGIT_SCALE, in powers of two.
+// Logits in powers of two, c tanh(x) with y = 2 x log2 e and the cap c: c − 2 c e / (1 + e) with e = 2^−|y| = exp(−2|x|) and
+// the sign of x. Two have one reciprocal, since e0 / (1 + e0) = (e0 + e0 e1) / ((1 + e0) (1 + e1)).
+__device__ __forceinline__ void cap_two(float& y0, float& y1) {
+    const float e0 = power_of_two(-fabsf(y0)), e1 = power_of_two(-fabsf(y1));
+    const float share0 = fmaf(e0, e1, e0), share1 = fmaf(e0, e1, e1);
+    constexpr float PART = -0.5f / CAP;
+    const float both = reciprocal(fmaf(PART, share1, fmaf(PART, e0, PART)));
+    y0 = copysignf(fmaf(share0, both, CAP), y0);
+    y1 = copysignf(fmaf(share1, both, CAP), y1);
+}
+
+// What a logit is CAP tanh of, times 2 log2 e.
 __device__ __forceinline__ float logit(const Uniform& x, const Row& r, const Column& c, float gate, float dot_qk) {
-    return hyperbolic_tangent(divide((dot_qk * 0.088388346f) + (r.slope * (c.t9 - r.t11)), 5.0f));
+    return (dot_qk * 0.051006973f) + (r.slope_scaled * (c.t7 - r.t9));
 }
 
 // The weight of a pair's value, p being its share of the softmax.
@@ -759,20 +782,24 @@ __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const
 #pragma unroll
     for (int n = 0; n < STEP / 8; ++n)
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
-            const Column& c = columns[8 * n + lane % 4 * 2 + e];
+        for (int m = 0; m < M; ++m)
 #pragma unroll
-            for (int m = 0; m < M; ++m)
+            for (int h = 0; h < 2; ++h) {
+                // Rows that do not exist may see what they will. Positions are cheaper computed than kept.
+                Row r = rows[m][h];
+                if (!FULL) r.i = row_position<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4);
+                const Column* c = columns + 8 * n + lane % 4 * 2;
+                float value[2];
+                // An unseen pair, which may be NaN, does not reach the other one.
 #pragma unroll
-                for (int h = 0; h < 2; ++h) {
-                    float& score = scores[m][n][2 * h + e];
-                    // Rows that do not exist may see what they will. Positions are cheaper computed than kept.
-                    Row r = rows[m][h];
-                    if (!FULL) r.i = row_position<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4);
-                    const float value = logit(x, r, c, gate_of<FULL>(r, c), score);
-                    score = sees<FULL>(x, r, c) ? value : -INFINITY_F;
+                for (int e = 0; e < 2; ++e) {
+                    value[e] = logit(x, r, c[e], gate_of<FULL>(r, c[e]), scores[m][n][2 * h + e]);
+                    if (!sees<FULL>(x, r, c[e])) value[e] = 0.0f;
                 }
-        }
+                cap_two(value[0], value[1]);
+#pragma unroll
+                for (int e = 0; e < 2; ++e) scores[m][n][2 * h + e] = sees<FULL>(x, r, c[e]) ? value[e] : -INFINITY_F;
+            }
     softmax.update(scores, o);
 #pragma unroll
     for (int n = 0; n < STEP / 8; ++n)

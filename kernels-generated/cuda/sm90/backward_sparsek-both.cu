@@ -39,6 +39,8 @@ constexpr int PARTIAL_V = 128;  // where those of d_v start
 constexpr int PARTIAL_SUMS = 256;  // where those of sums start
 constexpr int SPAN = 1024;  // queries of a span
 constexpr int SPAN_KEYS = 1536;  // keys of a span's list, at most
+constexpr int FILLED_TILES = 4;  // tiles that a span's list mostly has
+constexpr int COLLECTING = 72;  // blocks of a span that collect
 
 // The one parameter of every entry: tensors with their strides in elements, buffers, sizes.
 struct Arguments {
@@ -111,24 +113,35 @@ __device__ __forceinline__ float power_of_two(float x) {
     return y;
 }
 
+// 1 / x within 1 ulp; 0 from x = 2^126 on.
+__device__ __forceinline__ float reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 __device__ __forceinline__ float exponential(float x) { return power_of_two(LOG2_E * x); }
 __device__ __forceinline__ float logarithm(float x) { return logf(x); }
 __device__ __forceinline__ float divide(float a, float b) { return __fdividef(a, b); }
-__device__ __forceinline__ float sigmoid(float x) { return divide(1.0f, 1.0f + power_of_two(-LOG2_E * x)); }
 __device__ __forceinline__ float absolute(float x) { return fabsf(x); }
 __device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
 __device__ __forceinline__ float reciprocal_square_root(float x) { return rsqrtf(x); }
 __device__ __forceinline__ float minimum(float a, float b) { return b < a ? b : a; }
 __device__ __forceinline__ float maximum(float a, float b) { return b > a ? b : a; }
 
-// (1 − e) / (1 + e) with e = exp(−2|x|), an absolute error of about 1e-7; near 0, where that form cancels, the series.
-__device__ __forceinline__ float hyperbolic_tangent(float x) {
-    const float size = fabsf(x);
-    const float e = power_of_two(-2.0f * LOG2_E * size);
-    const float square = x * x;
-    const float series = size * (1.0f + square * (-0.33333333f + square * (0.13333333f - 0.05396825f * square)));
-    return copysignf(size < 0.1f ? series : divide(1.0f - e, 1.0f + e), x);
+// The sigmoid of x = y / log2 e.
+__device__ __forceinline__ float sigmoid_of_powers(float y) { return reciprocal(1.0f + power_of_two(-y)); }
+__device__ __forceinline__ float sigmoid(float x) { return sigmoid_of_powers(LOG2_E * x); }
+
+// The tangent of x = y / (2 log2 e): 1 − 2e / (1 + e) with e = 2^−|y| = exp(−2|x|), an absolute error of about 1e-7. To
+// |x| = 0.08, where that form cancels, x − x³ / 3 with coefficients for which the relative error is 7e-7.
+__device__ __forceinline__ float hyperbolic_tangent_of_powers(float y) {
+    const float size = fabsf(y), e = power_of_two(-size);
+    float tangent = copysignf(1.0f - e * reciprocal(0.5f + 0.5f * e), y);
+    if (size < 0.16f * LOG2_E) tangent = y * (0.34657335f - 0.013840587f * (y * y));
+    return tangent;
 }
+__device__ __forceinline__ float hyperbolic_tangent(float x) { return hyperbolic_tangent_of_powers(2.0f * LOG2_E * x); }
 
 // Sequences: the rows of the batch, or the packed sequences of its one row.
 struct Sequence {
@@ -1024,7 +1037,6 @@ __device__ __forceinline__ int tile_steps(int columns) { return max(1, (columns 
 struct alignas(16) Piece { elem x[16 / sizeof(elem)]; };
 
 extern "C" __global__ void __launch_bounds__(256) row_dots(const __grid_constant__ Arguments a) {
-    wait_for_earlier_launches();
     constexpr int SIZE = 16 / sizeof(elem), PIECES = D / SIZE;
     const long long at = blockIdx.x * 16ll + threadIdx.x / 16;
     const int lane = threadIdx.x % 16, head = blockIdx.y;
@@ -1044,6 +1056,7 @@ extern "C" __global__ void __launch_bounds__(256) row_dots(const __grid_constant
         for (int step = 8; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
         if (lane == 0 && exists) a.row_dot_delta[(row * a.hq + head) * a.n + token] = sum;
     }
+    wait_for_earlier_launches();  // nothing is read here of those beside it
 }
 
 // What is known of a row once its sums over keys are complete.
@@ -1284,7 +1297,6 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_rows(const __grid_constant__ Arguments a) {
-    wait_for_earlier_launches();
     extern __shared__ __align__(1024) unsigned char memory[];
     RowsShared& shared = *reinterpret_cast<RowsShared*>(memory);
     if (threadIdx.x == 0) {
@@ -1307,6 +1319,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_rows(const __g
         take_registers<ROWS_COMPUTING_REGISTERS>();
         compute_rows(a, shared);
     }
+    // The sweep of selected keys may be under way still, of which nothing is read here; what it was behind has ended.
+    wait_for_earlier_launches();
 }
 
 // A tile of keys and the queries that see some of them. Keys are TILE_Q consecutive ones, for the queries that have them in
@@ -1470,38 +1484,38 @@ __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile
 }
 
 // Adds what later spans gave to a key to what its first span gave. One warp for each key, whose lanes look up the key in 32
-// spans at a time.
+// spans at a time. Keys are in their order, so that those of which a span is the first are the last ones of its list.
 extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
-    constexpr int WARPS_HERE = 8, BLOCKS = (SPAN_KEYS + WARPS_HERE - 1) / WARPS_HERE, PER_LANE = (PARTIAL + 31) / 32;
-    const int span = blockIdx.x / BLOCKS, slot = blockIdx.x % BLOCKS * WARPS_HERE + threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int g = blockIdx.y;
+    constexpr int WARPS_HERE = 8, PER_LANE = (PARTIAL + 31) / 32;
+    const int g = blockIdx.x % a.hkv, at = blockIdx.x / a.hkv, span = at / COLLECTING, lane = threadIdx.x % 32;
     Sequence s;
     int block;
     if (!find_block<SPAN>(a, span, s, block)) return;
     const SpanList list(a, s, g, block);
-    if (slot >= list.count) return;
-    const int j = list.key(slot);
-    if ((j + WINDOW) / SPAN != block) return;
-    const int later = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / SPAN - block;
-    if (later <= 0) return;
-    float* own = partial_of(a, g, span, slot);
-    double total[PER_LANE];
+    const int known = a.chunk_counts[2 * chunk_index(a, g, first_block<CHUNK>(a, s) + 2 * block)];
+    for (int slot = list.count - 1 - (at % COLLECTING * WARPS_HERE + threadIdx.x / 32); slot >= known; slot -= COLLECTING * WARPS_HERE) {
+        const int j = list.key(slot);
+        const int later = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / SPAN - block;
+        if (later <= 0) continue;
+        float* own = partial_of(a, g, span, slot);
+        double total[PER_LANE];
 #pragma unroll
-    for (int n = 0; n < PER_LANE; ++n) total[n] = 32 * n + lane < PARTIAL ? own[32 * n + lane] : 0.0f;
-    for (int base = 1; base <= later; base += 32) {
-        const int its_slot = base + lane <= later ? SpanList(a, s, g, block + base + lane).slot_of(j) : 0;
+        for (int n = 0; n < PER_LANE; ++n) total[n] = 32 * n + lane < PARTIAL ? own[32 * n + lane] : 0.0f;
+        for (int base = 1; base <= later; base += 32) {
+            const int its_slot = base + lane <= later ? SpanList(a, s, g, block + base + lane).slot_of(j) : 0;
 #pragma unroll 1
-        for (int n = 0; n < min(32, later - base + 1); ++n) {
-            const float* from = partial_of(a, g, span + base + n, __shfl_sync(~0u, its_slot, n));
+            for (int n = 0; n < min(32, later - base + 1); ++n) {
+                const float* from = partial_of(a, g, span + base + n, __shfl_sync(~0u, its_slot, n));
 #pragma unroll
-            for (int d = 0; d < PER_LANE; ++d)
-                if (32 * d + lane < PARTIAL) total[d] += from[32 * d + lane];
+                for (int d = 0; d < PER_LANE; ++d)
+                    if (32 * d + lane < PARTIAL) total[d] += from[32 * d + lane];
+            }
         }
-    }
 #pragma unroll
-    for (int n = 0; n < PER_LANE; ++n)
-        if (32 * n + lane < PARTIAL) own[32 * n + lane] = static_cast<float>(total[n]);
+        for (int n = 0; n < PER_LANE; ++n)
+            if (32 * n + lane < PARTIAL) own[32 * n + lane] = static_cast<float>(total[n]);
+    }
 }
 
 // Stores the gradients of consecutive keys: the sums over the queries that have them in their windows, and what they were
@@ -1603,9 +1617,12 @@ static_assert(sizeof(KeysShared) <= KEYS_SHARED, "the launch gives less");
 template <bool SELECTED>
 __device__ __forceinline__ bool find_keys(const Arguments& a, long long id, KeyTile& keys) {
     if constexpr (SELECTED) {
-        const int spans = block_count<SPAN>(a);
-        const long long list = id / SPAN_TILES;
-        return find_selected(a, list % spans, id % SPAN_TILES, list / spans, keys);
+        // What is beyond the tiles that most lists fill comes last: tiles of few keys, which take less time.
+        const long long spans = block_count<SPAN>(a), usual = spans * a.hkv * FILLED_TILES;
+        const int tiles = id < usual ? FILLED_TILES : SPAN_TILES - FILLED_TILES;
+        const long long list = (id < usual ? id : id - usual) / tiles;
+        const int tile = static_cast<int>((id < usual ? id : id - usual + FILLED_TILES) - list * tiles);
+        return find_selected(a, list % spans, tile, list / spans, keys);
     } else {
         const int blocks = block_count<TILE_Q>(a);
         return find_consecutive(a, id % blocks, id / blocks, keys);
@@ -1818,8 +1835,13 @@ __device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& sha
         sweep_queries<SELECTED>(x, shared, sums, step, step + own, group);
         let_pass(shared, step, after);
         const int thread = thread_again(), row = first_row(thread), lane = thread % 32;
-        if constexpr (SELECTED) store_partials(a, keys, sums, row, lane);
-        else store_gradients(a, keys, sums, row, lane);
+        if constexpr (SELECTED) {
+            store_partials(a, keys, sums, row, lane);
+        } else {
+            // Here alone it reads what the launch before it wrote: collected sums.
+            wait_for_earlier_launches();
+            store_gradients(a, keys, sums, row, lane);
+        }
     }
 }
 
@@ -1851,7 +1873,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_keys_selected(
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) backward_keys_window(const __grid_constant__ Arguments a) {
-    wait_for_earlier_launches();
     extern __shared__ __align__(1024) unsigned char memory[];
     sweep_keys<false>(a, *reinterpret_cast<KeysShared*>(memory));
 }
@@ -1886,7 +1907,6 @@ constexpr int RANGE_KEYS = 256;  // keys of a block, one to a thread
 
 // Fills fraction_range, and the changes of |I_i| in fraction_count, which is zero before.
 extern "C" __global__ void __launch_bounds__(RANGE_KEYS) threshold_ranges(const __grid_constant__ Arguments a) {
-    wait_for_earlier_launches();
     Sequence s;
     int block;
     if (!find_block<RANGE_KEYS>(a, blockIdx.x, s, block)) return;
@@ -1907,6 +1927,7 @@ extern "C" __global__ void __launch_bounds__(RANGE_KEYS) threshold_ranges(const 
         a.fraction_range[2 * (base + j)] = from;
         a.fraction_range[2 * (base + j) + 1] = to;
     }
+    wait_for_earlier_launches();  // nothing is read here of those beside it
 }
 
 // Inclusive scan over the threads of a block; every thread gets the sum of all in `total`.

@@ -23,7 +23,8 @@ constexpr int TILE_KV = 64;  // rows of a streamed tile
 constexpr int WARPS = 12;
 constexpr int STAGES = 4;  // streamed tiles in flight
 constexpr int POSITIONS = 32;  // positions of a tile of rows
-constexpr float LOGIT_SCALE = 7.213475f;  // powers of two for 1 of `logit`
+constexpr float CAP = 7.213475f;  // of logits, in powers of two
+constexpr float LOGIT_SCALE = 1.0f;  // powers of two for 1 of a capped logit
 constexpr float SLACK = 8.0f;  // powers of two that a share may exceed 1 by
 constexpr bool WEIGHT_BOUNDED = true;  // a share of 0 has the weight 0
 constexpr bool QUERIES_IN_REGISTERS = true;
@@ -89,24 +90,35 @@ __device__ __forceinline__ float power_of_two(float x) {
     return y;
 }
 
+// 1 / x within 1 ulp; 0 from x = 2^126 on.
+__device__ __forceinline__ float reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 __device__ __forceinline__ float exponential(float x) { return power_of_two(LOG2_E * x); }
 __device__ __forceinline__ float logarithm(float x) { return logf(x); }
 __device__ __forceinline__ float divide(float a, float b) { return __fdividef(a, b); }
-__device__ __forceinline__ float sigmoid(float x) { return divide(1.0f, 1.0f + power_of_two(-LOG2_E * x)); }
 __device__ __forceinline__ float absolute(float x) { return fabsf(x); }
 __device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
 __device__ __forceinline__ float reciprocal_square_root(float x) { return rsqrtf(x); }
 __device__ __forceinline__ float minimum(float a, float b) { return b < a ? b : a; }
 __device__ __forceinline__ float maximum(float a, float b) { return b > a ? b : a; }
 
-// (1 − e) / (1 + e) with e = exp(−2|x|), an absolute error of about 1e-7; near 0, where that form cancels, the series.
-__device__ __forceinline__ float hyperbolic_tangent(float x) {
-    const float size = fabsf(x);
-    const float e = power_of_two(-2.0f * LOG2_E * size);
-    const float square = x * x;
-    const float series = size * (1.0f + square * (-0.33333333f + square * (0.13333333f - 0.05396825f * square)));
-    return copysignf(size < 0.1f ? series : divide(1.0f - e, 1.0f + e), x);
+// The sigmoid of x = y / log2 e.
+__device__ __forceinline__ float sigmoid_of_powers(float y) { return reciprocal(1.0f + power_of_two(-y)); }
+__device__ __forceinline__ float sigmoid(float x) { return sigmoid_of_powers(LOG2_E * x); }
+
+// The tangent of x = y / (2 log2 e): 1 − 2e / (1 + e) with e = 2^−|y| = exp(−2|x|), an absolute error of about 1e-7. To
+// |x| = 0.08, where that form cancels, x − x³ / 3 with coefficients for which the relative error is 7e-7.
+__device__ __forceinline__ float hyperbolic_tangent_of_powers(float y) {
+    const float size = fabsf(y), e = power_of_two(-size);
+    float tangent = copysignf(1.0f - e * reciprocal(0.5f + 0.5f * e), y);
+    if (size < 0.16f * LOG2_E) tangent = y * (0.34657335f - 0.013840587f * (y * y));
+    return tangent;
 }
+__device__ __forceinline__ float hyperbolic_tangent(float x) { return hyperbolic_tangent_of_powers(2.0f * LOG2_E * x); }
 
 // Sequences: the rows of the batch, or the packed sequences of its one row.
 struct Sequence {
@@ -488,8 +500,8 @@ struct Row {
     int i;
     int head;
     float tau;
-    float slope;
-    float t11;
+    float t9;
+    float slope_scaled;
 };
 
 // Values of the sequence and key-value head.
@@ -538,8 +550,8 @@ __device__ __forceinline__ Row load_row(const Arguments& a, const Uniform& x, co
     const int i = r.i, head = r.head;
     r.tau = a.tau[(s.row * a.hkv + tile.g) * a.n + token];
     const float slope = a.input_slope[head * a.input_slope_head];
-    r.slope = slope;
-    r.t11 = float(i);
+    r.t9 = float(i);
+    r.slope_scaled = slope * 0.57707804f;
     return r;
 }
 
@@ -583,13 +595,13 @@ struct Column {
     int from, to;
     int j;
     float score;
-    float t9;
+    float t7;
 };
 
 __device__ __forceinline__ void load_column_values(const Arguments& a, const Uniform& x, const Sequence& s, int g, Column& c) {
     const int j = c.j;
     const long long token = s.start + j;
-    c.t9 = float(j);
+    c.t7 = float(j);
 }
 
 // A candidate's gate, clip(u − tau, 0, 1). Keys that are never candidates have the score +inf, so that theirs is 1.
@@ -620,9 +632,20 @@ __device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
     return !FULL && r.i - c.j < WINDOW ? 1.0f : gate;
 }
 
-// The logit of a pair over its constant factor: times LOGIT_SCALE, in powers of two.
+// Logits in powers of two, c tanh(x) with y = 2 x log2 e and the cap c: c − 2 c e / (1 + e) with e = 2^−|y| = exp(−2|x|) and
+// the sign of x. Two have one reciprocal, since e0 / (1 + e0) = (e0 + e0 e1) / ((1 + e0) (1 + e1)).
+__device__ __forceinline__ void cap_two(float& y0, float& y1) {
+    const float e0 = power_of_two(-fabsf(y0)), e1 = power_of_two(-fabsf(y1));
+    const float share0 = fmaf(e0, e1, e0), share1 = fmaf(e0, e1, e1);
+    constexpr float PART = -0.5f / CAP;
+    const float both = reciprocal(fmaf(PART, share1, fmaf(PART, e0, PART)));
+    y0 = copysignf(fmaf(share0, both, CAP), y0);
+    y1 = copysignf(fmaf(share1, both, CAP), y1);
+}
+
+// What a logit is CAP tanh of, times 2 log2 e.
 __device__ __forceinline__ float logit(const Uniform& x, const Row& r, const Column& c, float gate, float dot_qk) {
-    return hyperbolic_tangent(divide((dot_qk * 0.088388346f) + (r.slope * (c.t9 - r.t11)), 5.0f));
+    return (dot_qk * 0.051006973f) + (r.slope_scaled * (c.t7 - r.t9));
 }
 
 // The weight of a pair's value, p being its share of the softmax.
@@ -778,16 +801,16 @@ __device__ __forceinline__ void copy_key_rows(const Arguments& a, const TileData
     }
 }
 
-// The online softmax of M × 16 rows, in powers of two: what `logit` gives counts LOGIT_SCALE of them. Each of the four lanes
-// of a row holds a quarter of its sum.
+// The softmax of M × 16 rows, of logits in powers of two and so few that their exponentials need no reference. Each of the four
+// lanes of a row holds a quarter of its sum.
 template <int M>
 struct Softmax {
-    float reference[M][2], sum[M][2];
+    float sum[M][2];
     float inverse[M][2], lse[M][2];
 
     __device__ __forceinline__ void start(const Uniform&, const Row (&)[M][2]) {
 #pragma unroll
-        for (int m = 0; m < M; ++m) reference[m][0] = reference[m][1] = -INFINITY_F, sum[m][0] = sum[m][1] = 0.0f;
+        for (int m = 0; m < M; ++m) sum[m][0] = sum[m][1] = 0.0f;
     }
 
     // Logits become exp(logit − reference); sums and the output so far shrink to a new reference.
@@ -797,51 +820,19 @@ struct Softmax {
         if (exponentials(x, shrink)) rescale(o, shrink);
     }
 
-    // Logits become exp(logit − reference). A row's reference is its maximum when that last grew by more than SLACK: shares of
-    // the softmax come out the same, 2^SLACK at most before they are divided by the sum, and hardly a tile but a row's first
-    // makes the output shrink. Returns whether it has to, for some row of the warp.
+    // Logits become exp(logit); the output never shrinks.
     template <int N>
-    __device__ __forceinline__ bool exponentials(float (&x)[M][N][4], float (&shrink)[M][2]) {
-        bool grew = false;
+    __device__ __forceinline__ bool exponentials(float (&x)[M][N][4], float (&)[M][2]) {
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                float highest = x[m][0][2 * h];
+            for (int n = 0; n < N; ++n)
 #pragma unroll
-                for (int n = 0; n < N; ++n) highest = fmaxf(highest, fmaxf(x[m][n][2 * h], x[m][n][2 * h + 1]));
-                shrink[m][h] = highest;
-                grew |= LOGIT_SCALE * (highest - reference[m][h]) > SLACK;  // not where both are −inf
-            }
-        grew = __any_sync(~0u, grew);
-        if (grew) {
-#pragma unroll
-            for (int m = 0; m < M; ++m)
-#pragma unroll
-                for (int h = 0; h < 2; ++h) {
-                    const float before = reference[m][h], highest = row_maximum(shrink[m][h]);
-                    if (LOGIT_SCALE * (highest - before) > SLACK) reference[m][h] = highest;
-                    shrink[m][h] = reference[m][h] == before ? 1.0f : power_of_two(LOGIT_SCALE * (before - reference[m][h]));
-                    sum[m][h] *= shrink[m][h];
+                for (int e = 0; e < 4; ++e) {
+                    x[m][n][e] = power_of_two(x[m][n][e]);
+                    sum[m][e / 2] += x[m][n][e];
                 }
-        }
-#pragma unroll
-        for (int m = 0; m < M; ++m)
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                // While nothing is seen the reference is −inf, and −inf − −inf would be NaN.
-                const float least = reference[m][h] == -INFINITY_F ? 0.0f : -LOGIT_SCALE * reference[m][h];
-                float total = sum[m][h];
-#pragma unroll
-                for (int n = 0; n < N; ++n)
-#pragma unroll
-                    for (int e = 0; e < 2; ++e) {
-                        x[m][n][2 * h + e] = power_of_two(fmaf(LOGIT_SCALE, x[m][n][2 * h + e], least));
-                        total += x[m][n][2 * h + e];
-                    }
-                sum[m][h] = total;
-            }
-        return grew;
+        return false;
     }
 
     template <int OUT>
@@ -862,7 +853,7 @@ struct Softmax {
             for (int h = 0; h < 2; ++h) {
                 const float total = row_sum(sum[m][h]);
                 inverse[m][h] = total > 0.0f ? 1.0f / total : 0.0f;
-                lse[m][h] = total > 0.0f ? reference[m][h] * (LOGIT_SCALE * LN_2) + logf(total) : -INFINITY_F;
+                lse[m][h] = total > 0.0f ? logf(total) : -INFINITY_F;
             }
     }
 };
@@ -1035,28 +1026,28 @@ struct StreamedColumns {
     int from[TILE_KV], to[TILE_KV];
     int j[TILE_KV];
     float score[TILE_KV];
-    float t9[TILE_KV];
+    float t7[TILE_KV];
 
     __device__ __forceinline__ void write(int at, const Column& c) {
         from[at] = c.from;
         to[at] = c.to;
         j[at] = c.j;
         score[at] = c.score;
-        t9[at] = c.t9;
+        t7[at] = c.t7;
     }
 
     // Columns `at`, which is even, and `at` + 1.
     __device__ __forceinline__ void read(int at, Column (&c)[2]) const {
         const auto two_from = read_two(from + at), two_to = read_two(to + at), two_j = read_two(j + at);
         const auto two_score = read_two(score + at);
-        const auto two_t9 = read_two(t9 + at);
+        const auto two_t7 = read_two(t7 + at);
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             c[e].from = two_from.of[e];
             c[e].to = two_to.of[e];
             c[e].j = two_j.of[e];
             c[e].score = two_score.of[e];
-            c[e].t9 = two_t9.of[e];
+            c[e].t7 = two_t7.of[e];
         }
     }
 };
@@ -1209,14 +1200,19 @@ __device__ __forceinline__ void make_logits(const Uniform& x, const Row (&rows)[
         Column c[2];
         columns.read(8 * n + lane % 4 * 2, c);
 #pragma unroll
-        for (int e = 0; e < 2; ++e)
+        for (int h = 0; h < 2; ++h) {
+            const Row& r = rows[0][h];
+            float value[2];
+            // An unseen pair, which may be NaN, does not reach the other one.
 #pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                const Row& r = rows[0][h];
-                float& score = scores[0][n][2 * h + e];
-                const float value = logit(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c[e]), score);
-                score = sees<ALL>(x, r, c[e]) ? value : -INFINITY_F;
+            for (int e = 0; e < 2; ++e) {
+                value[e] = logit(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c[e]), scores[0][n][2 * h + e]);
+                if (!sees<ALL>(x, r, c[e])) value[e] = 0.0f;
             }
+            cap_two(value[0], value[1]);
+#pragma unroll
+            for (int e = 0; e < 2; ++e) scores[0][n][2 * h + e] = sees<ALL>(x, r, c[e]) ? value[e] : -INFINITY_F;
+        }
     }
 }
 
@@ -1364,8 +1360,9 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
 #pragma unroll
         for (int h = 0; h < 2; ++h) work.rows[0][h] = shared.rows[slot][row + 8 * h + lane / 4];
         if constexpr (QUERIES_IN_REGISTERS) {
+            const int lane_again = thread_again() % 32;  // else registers keep the addresses through a tile
 #pragma unroll
-            for (int k = 0; k < D / 16; ++k) work.q[k] = load_left<TILE_Q>(shared.q[slot], row, 16 * k, lane);
+            for (int k = 0; k < D / 16; ++k) work.q[k] = load_left<TILE_Q>(shared.q[slot], row, 16 * k, lane_again);
             shared.q_empty[slot].arrive();
         }
         float scores[1][TILE_KV / 8][4], shrink[1][2];

@@ -4,7 +4,8 @@
 //! Constants are
 //! * the values of `constexpr` declarations that are literals: extents, tile shapes, thread counts,
 //!   flags;
-//! * the head dimension's inverse root, which is folded into expressions as a literal;
+//! * the head dimension's inverse root, which is folded into expressions as a literal, and what it becomes
+//!   where other factors of a product of vectors are gathered with it;
 //! * the functions of a wgmma instruction, one set for each width: tile extents are their widths.
 //!
 //! The header names kernel, schedule, target and input, and is no part of the code.
@@ -13,6 +14,9 @@ use std::collections::BTreeMap;
 
 /// What [`split`] calls the literal 1/√D.
 pub(crate) const INVERSE_ROOT: &str = "rsqrt(D)";
+
+/// What stands before, and names, the gathered factors of a product of vectors.
+pub(crate) const FACTOR: &str = "dot_qk * ";
 
 /// Constants by name; those of a struct as `RowTile::POSITIONS`.
 pub(crate) type Constants = BTreeMap<String, String>;
@@ -40,7 +44,7 @@ pub(crate) fn split(source: &str, d: i64) -> Split {
             }
             let line = match declaration(line, &scope, &mut constants) {
                 Some(names) => names,
-                None => without(line, &root, &mut constants),
+                None => without_factor(&without(line, &root, &mut constants), &mut constants),
             };
             form.push_str(&line);
             form.push('\n');
@@ -113,6 +117,19 @@ fn without(line: &str, root: &str, constants: &mut Constants) -> String {
     out
 }
 
+/// The line without the literal behind [`FACTOR`].
+fn without_factor(line: &str, constants: &mut Constants) -> String {
+    let Some((before, behind)) = line.split_once(FACTOR) else { return line.to_owned() };
+    let end = behind.find(|c: char| !(c.is_ascii_alphanumeric() || c == '.'));
+    let (value, rest) = behind.split_at(end.unwrap_or(behind.len()));
+    let known = constants.get(FACTOR.trim_end());
+    if !is_literal(value) || known.is_some_and(|known| known != value) {
+        return line.to_owned();
+    }
+    constants.insert(FACTOR.trim_end().to_owned(), value.to_owned());
+    format!("{before}{FACTOR}{rest}")
+}
+
 /// An f32 as generated code writes it.
 fn literal(x: f64) -> String {
     format!("{:?}f", x as f32)
@@ -155,6 +172,18 @@ float logit(float x) { return x * 0.125f + 10.125f; }
         assert!(found.form.contains("constexpr int TWICE = 2 * D;"), "{}", found.form);
         assert!(found.form.contains("x * rsqrt(D) + 10.125f"), "{}", found.form);
         assert!(!found.form.contains("wgmma") && !found.form.contains("Title"), "{}", found.form);
+    }
+
+    #[test]
+    fn the_factor_of_a_product_of_vectors_is_a_constant() {
+        let line = "float logit(float x) { return dot_qk * 0.051f + x * 2.0f; }\n";
+        let other = line.replace("0.051f", "0.072f");
+        let (one, two) = (split(line, 128), split(&other, 64));
+        assert_eq!(one.form, two.form);
+        assert_eq!(two.constants.get("dot_qk *").map(String::as_str), Some("0.072f"));
+        // A second one is no constant of that name.
+        let both = format!("{line}{other}");
+        assert!(split(&both, 128).form.contains("0.072f"));
     }
 
     #[test]
