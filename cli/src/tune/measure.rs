@@ -42,8 +42,7 @@ impl Compiler<'_> {
             let of = |module: &Module| source(&problem, *module, schedule, target);
             modules.iter().map(of).collect()
         };
-        let wanted: Vec<Result<Vec<Source>, Trouble>> =
-            schedules.par_iter().map(sources).collect();
+        let wanted: Vec<Result<Vec<Source>, Trouble>> = schedules.par_iter().map(sources).collect();
         let mut places = HashMap::new();
         let mut texts: Vec<Source> = Vec::new();
         for source in wanted.iter().flatten().flatten() {

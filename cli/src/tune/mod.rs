@@ -233,7 +233,9 @@ pub(crate) fn tune(
     let (problem, target) = (case.problem(), gpu.target);
     let backward = gradients(&case.kernel, &problem);
     if Cache::from_environment().is_none() {
-        return Err(Failure::new("there is no place for compiled code").help("set SPARSEK_CACHE_DIR"));
+        return Err(
+            Failure::new("there is no place for compiled code").help("set SPARSEK_CACHE_DIR")
+        );
     }
     let key = case.key(gpu.gpu());
     let kernel = &case.kernel.instance().program.name;

@@ -9,8 +9,8 @@ use super::topk::TopK;
 use super::warpgroups;
 use crate::plan::{PairFunction, RowDot};
 use crate::{
-    Buffer, Error, Factor, Family, Keep, KernelPlan, Launch, Module, PassSchedule, Problem, Product,
-    Scalar, Schedule, Target,
+    Buffer, Error, Factor, Family, Keep, KernelPlan, Launch, Module, PassSchedule, Problem,
+    Product, Scalar, Schedule, Target,
 };
 use sparsek_dsl::ir::{Op, Role, ValueId};
 use std::collections::BTreeSet;
