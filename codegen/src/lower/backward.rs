@@ -210,7 +210,7 @@ fn sweeps(
     b.constant("int", "ROW_SUMS", row_sums, "");
     b.constant("int", "KEY_SUMS", key_sums, "");
     if s.family == Family::Sm90 {
-        b.backward_warpgroups(s);
+        b.backward_warpgroups(s, fields);
         // How many tiles of each sweep have been taken: by rows, of selected keys, of windows.
         let (name, scalar) = ("taken".to_owned(), Scalar::I32);
         let len = Product::new(&[Factor::Literal(3)]);
@@ -225,7 +225,7 @@ fn sweeps(
             Family::Sm80 => matmul::rows_need(problem, s, fields),
             Family::Sm90 => warpgroups::rows_need(problem, s, fields),
         };
-        check_fits(problem, target, "backward by rows", s, need)?;
+        check_fits(problem, target, "backward by rows", s, need, fields)?;
         b.constant("int", "ROWS_SHARED", need.shared, "bytes of a block");
         let blocks = [Factor::Blocks(u64::from(positions))];
         let (width, slices) = matmul::rows_slice(problem);
@@ -249,9 +249,9 @@ fn sweeps(
             }
             Family::Sm90 => warpgroups::keys_need(problem, s, fields),
         };
-        check_fits(problem, target, "backward by keys", s, need)?;
+        check_fits(problem, target, "backward by keys", s, need, fields)?;
         b.constant("int", "KEYS_SHARED", need.shared, "bytes of a block");
-        keys = key_sweep(b, problem, schedule, need);
+        keys = key_sweep(b, problem, schedule, need, fields);
     }
     // Selected keys, what they come to, windows. The sweep of selected keys has the longest pieces of work, so that
     // multiprocessors are done at different times: the rows' sweep, which does not depend on it, begins meanwhile.
@@ -275,10 +275,11 @@ fn check_fits(
     pass: &str,
     s: &PassSchedule,
     need: Need,
+    fields: Fields,
 ) -> Result<(), Error> {
     match s.family {
         Family::Sm80 => matmul::check_fits(problem, target, pass, s, need),
-        Family::Sm90 => warpgroups::check_fits(problem, target, pass, s, need),
+        Family::Sm90 => warpgroups::check_fits(problem, target, pass, s, need, fields),
     }
 }
 
@@ -289,6 +290,7 @@ fn key_sweep(
     problem: &Problem<'_>,
     schedule: &Schedule,
     need: Need,
+    fields: Fields,
 ) -> Vec<Launch> {
     let s = &schedule.backward;
     let d = problem.instance.d as u32;
@@ -302,7 +304,7 @@ fn key_sweep(
     let partial = (of_k + of_v + sums).next_multiple_of(4);
     let streamed = match s.family {
         Family::Sm80 => s.tile_kv,
-        Family::Sm90 => warpgroups::keys_stream(problem, s).0,
+        Family::Sm90 => warpgroups::keys_stream(problem, s, fields).0,
     };
     b.values.shapes.push(matmul::shape("StreamTile", streamed, problem.group));
     b.constant("int", "SLICE", width, "columns of d_k and d_v that a block accumulates");

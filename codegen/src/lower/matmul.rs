@@ -15,11 +15,12 @@ pub(crate) fn shape(name: &'static str, rows: u32, group: u32) -> Shape {
     Shape { name, positions, heads, parts, filled }
 }
 
-/// How many fields of four bytes the structs `Row` and `Column` have.
+/// How many fields of four bytes the structs `Row` and `Column` have, and how many sums over queries a key has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fields {
     pub(crate) row: usize,
     pub(crate) column: usize,
+    pub(crate) key_sums: usize,
 }
 
 impl Fields {
@@ -27,6 +28,7 @@ impl Fields {
         Fields {
             row: 2 + values.row_fields.len(),
             column: 3 + usize::from(values.uses_gate) + values.column_fields.len(),
+            key_sums: values.key_sums.len(),
         }
     }
 }

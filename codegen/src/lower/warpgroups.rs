@@ -6,7 +6,7 @@ use super::module::Builder;
 use crate::plan::Multiply;
 use crate::{Error, Family, PassSchedule, Problem, Target};
 use sparsek_dsl::Elem;
-use sparsek_dsl::ir::{Op, Program, ValueId};
+use sparsek_dsl::ir::{Class, Op, Program, Unary, ValueId};
 
 /// Threads of the warpgroup that loads.
 const LOADING: u32 = 128;
@@ -30,12 +30,24 @@ fn registers(s: &PassSchedule, needed: u32) -> (u32, u32) {
     }
 }
 
-/// The same for the backward's row sweep, and for its key sweep, which holds two gradients.
-fn backward_registers(problem: &Problem<'_>, s: &PassSchedule) -> [(u32, u32); 2] {
+/// The same for the backward's row sweep.
+fn rows_registers(s: &PassSchedule) -> (u32, u32) {
     match computing(s) {
-        1 => [(120, 232), (120, 232)],
-        _ if problem.instance.d <= 64 => [(104, 200), (104, 200)],
-        _ => [(104, 200), (56, 224)],
+        1 => (120, 232),
+        _ => (104, 200),
+    }
+}
+
+/// The same for its key sweep, which holds two gradients. Where these and streamed tiles leave some, loading
+/// warps get them: they load the fields of rows.
+fn keys_registers(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> (u32, u32) {
+    let (streamed, _) = keys_stream(problem, s, fields);
+    match computing(s) {
+        1 => (120, 232),
+        _ if problem.instance.d <= 64 => (104, 200),
+        _ if problem.instance.d < 128 => (88, 208),
+        _ if streamed <= 32 => (72, 216),
+        _ => (56, 224),
     }
 }
 
@@ -89,36 +101,69 @@ pub(crate) fn rows_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields)
     let tile = 2 * tile_bytes(problem, s.tile_q) + 2 * header;
     let d = problem.instance.d as u32;
     // Accumulators of d_q, scores and products, and weights.
-    let registers = d / 2 + s.tile_kv + s.tile_kv / 4 + 44 + of_fields(fields);
+    let registers = d / 2 + s.tile_kv + s.tile_kv / 4 + 44 + of_rows(problem, s, fields);
     backward_need(problem, s, tile, fields.column, registers)
 }
 
 /// The backward's key sweep: a tile of keys and streamed rows.
 pub(crate) fn keys_need(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> Need {
     let tile = 2 * tile_bytes(problem, s.tile_q) + s.tile_q * 4 * fields.column as u32 + TILE_DATA;
-    let (rows, _) = keys_stream(problem, s);
+    let (rows, _) = keys_stream(problem, s, fields);
     // Accumulators of d_k and d_v, scores and products.
-    let registers = problem.instance.d as u32 + rows + keys_other(problem) + of_fields(fields);
+    let registers = problem.instance.d as u32 + rows + keys_other(problem, fields);
     backward_need(problem, s, tile, fields.row + 1, registers)
 }
 
-/// Programs that read more of rows and keys than a gate, lse and delta were seen to spill: compilers load
-/// those of all columns ahead. Until that is dealt with they are refused.
-fn of_fields(fields: Fields) -> u32 {
-    64 * (fields.row + fields.column).saturating_sub(9) as u32
+/// Fields of rows and columns that the sweeps of a gate, lse and delta have.
+const USUAL_FIELDS: usize = 9;
+
+/// Registers of the row sweep for what programs read of rows and columns beyond that: two rows and two columns
+/// of each, of which a part is held at a time; where the logit reads the gate too, it is held longer. By
+/// what ptxas said of programs with up to 21 fields.
+fn of_rows(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> u32 {
+    let more = (fields.row + fields.column).saturating_sub(USUAL_FIELDS) as u32;
+    let each = if reads_gate_otherwise(problem) { 6 } else { 4 };
+    // One warpgroup can have 32 more, and spills as much: there the compiler works further ahead.
+    let ahead = if computing(s) == 1 && more > 0 { 48 } else { 0 };
+    each * more + ahead
 }
 
-/// Registers of the key sweep beside accumulators, where gates are read to weigh values alone, and where
-/// the gradient of a key or of its score reads them otherwise: the latter spill with less, by what ptxas said
-/// of the built-in kernels.
-fn keys_other(problem: &Problem<'_>) -> u32 {
+/// Registers of the key sweep beside accumulators: more where the gradient of a key or of its score reads
+/// gates otherwise than to weigh values, where pairs need functions beside the softmax's, for fields beyond
+/// the usual and two more, and for sums of key inputs, which stay for the whole sweep. By what ptxas said of
+/// the built-in kernels and of programs with up to 21 fields: a fit, not a count.
+fn keys_other(problem: &Problem<'_>, fields: Fields) -> u32 {
+    let more = (fields.row + fields.column).saturating_sub(USUAL_FIELDS + 2) as u32;
+    let (gate, each) = if reads_gate_otherwise(problem) { (16, 6) } else { (0, 3) };
+    let functions = if has_pair_functions(&problem.instance.program) { 8 } else { 0 };
+    let sums = if fields.key_sums > 2 { 40 } else { 0 };
+    // Rows that stand for no query are told from the others, pair by pair.
+    let unfilled = if problem.group.is_power_of_two() { 0 } else { 8 };
+    PLAIN + gate + functions + each * more + sums + unfilled
+}
+
+/// Registers of the key sweep beside accumulators, of programs that have none of these.
+const PLAIN: u32 = 32;
+
+/// Whether gates are read by a logit, or in the place of weights that they have no part in.
+fn reads_gate_otherwise(problem: &Problem<'_>) -> bool {
     let program = &problem.instance.program;
-    let otherwise = program.ids().any(|v| match &program.node(v).op {
+    program.ids().any(|v| match &program.node(v).op {
         Op::StraightThrough(_) => true,
         Op::Softmax { logit, .. } => reads_gate(program, *logit),
         _ => false,
-    });
-    if otherwise { 48 } else { 32 }
+    })
+}
+
+/// Whether values of pairs are made by functions that are more than one instruction.
+fn has_pair_functions(program: &Program) -> bool {
+    program.ids().any(|v| {
+        let costly = match program.node(v).op {
+            Op::Unary(f, _) => !matches!(f, Unary::Neg | Unary::Abs),
+            _ => false,
+        };
+        costly && program.ty(v).class == Class::Pair
+    })
 }
 
 /// Whether a value is made of a gate.
@@ -135,10 +180,18 @@ fn reads_gate(program: &Program, value: ValueId) -> bool {
 
 /// Rows of a streamed tile of the key sweep and how many such tiles are in flight: those of the schedule,
 /// or twice as many of half their rows, for which there are registers beside two gradients.
-pub(crate) fn keys_stream(problem: &Problem<'_>, s: &PassSchedule) -> (u32, u32) {
-    let [_, (_, most)] = backward_registers(problem, s);
-    let halve =
-        problem.instance.d as u32 + s.tile_kv + keys_other(problem) > most && s.tile_kv > 32;
+pub(crate) fn keys_stream(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> (u32, u32) {
+    let most = match (computing(s), problem.instance.d) {
+        (1, _) => 232,
+        (_, ..=64) => 200,
+        (_, 65..=127) => 208,
+        _ => 224,
+    };
+    let other = keys_other(problem, fields);
+    let needed = problem.instance.d as u32 + s.tile_kv + other;
+    // From there on 64 rows spill, whatever the sum: the compiler works on more pairs at a time where it can.
+    let many = problem.instance.d > 64 && other > PLAIN;
+    let halve = (needed > most || many) && s.tile_kv > 32;
     if halve { (s.tile_kv / 2, 2 * s.stages) } else { (s.tile_kv, s.stages) }
 }
 
@@ -203,16 +256,16 @@ pub(crate) fn check_fits(
     pass: &str,
     s: &PassSchedule,
     need: Need,
+    fields: Fields,
 ) -> Result<(), Error> {
     let refuse = |needed, available| matmul::refused(problem, target, pass, s, needed, available);
     if !target.families().contains(&Family::Sm90) {
         return Err(refuse("instructions of sm90".to_owned(), "none".to_owned()));
     }
     matmul::check_shared(target, need, refuse)?;
-    let [rows, keys] = backward_registers(problem, s);
     let (_, most) = match pass {
-        "backward by rows" => rows,
-        "backward by keys" => keys,
+        "backward by rows" => rows_registers(s),
+        "backward by keys" => keys_registers(problem, s, fields),
         _ => registers(s, need.registers),
     };
     if need.registers > most {
@@ -256,15 +309,20 @@ impl Builder<'_> {
     }
 
     /// The same for the backward, whose blocks have a multiprocessor for themselves.
-    pub(crate) fn backward_warpgroups(&mut self, s: &PassSchedule) {
-        let [rows, keys] = backward_registers(self.problem, s);
+    pub(crate) fn backward_warpgroups(&mut self, s: &PassSchedule, fields: Fields) {
+        let rows = rows_registers(s);
+        let keys = keys_registers(self.problem, s, fields);
         self.constant("int", "ROWS_LOADING_REGISTERS", rows.0, "of a thread that loads");
         self.constant("int", "ROWS_COMPUTING_REGISTERS", rows.1, "of a thread that computes");
         self.constant("int", "KEYS_LOADING_REGISTERS", keys.0, "");
         self.constant("int", "KEYS_COMPUTING_REGISTERS", keys.1, "");
-        let (rows, stages) = keys_stream(self.problem, s);
+        let (rows, stages) = keys_stream(self.problem, s, fields);
         self.constant("int", "STREAM", rows, "rows of a streamed tile of the key sweep");
         self.constant("int", "STREAMED", stages, "of them in flight");
+        let in_turn = rows <= 32 && has_pair_functions(&self.problem.instance.program);
+        self.constant("bool", "ROWS_IN_TURN", in_turn, "read when the ones before are done with");
+        let more = fields.row + fields.column > USUAL_FIELDS;
+        self.constant("bool", "COLUMNS_IN_TURN", more, "the same of columns of the row sweep");
         self.multiplies(&[s.tile_kv, rows, self.problem.instance.d as u32]);
     }
 

@@ -255,7 +255,11 @@ fn fields(problem: &Problem<'_>, target: &Target, pass: Pass) -> Fields {
     };
     match KernelPlan::new(module, problem, &schedule, target) {
         Ok(plan) => Fields::of(&plan.values),
-        Err(_) => Fields { row: 8 + problem.given.len(), column: 8 + problem.given.len() },
+        Err(_) => Fields {
+            row: 8 + problem.given.len(),
+            column: 8 + problem.given.len(),
+            key_sums: 1 + problem.given.len(),
+        },
     }
 }
 
@@ -273,7 +277,7 @@ fn needs(
         Pass::Forward if s.family == Family::Sm90 => {
             let products = weight_reads_product(problem);
             let need = warpgroups::forward_need(problem, s, fields, products);
-            warpgroups::check_fits(problem, target, pass.name(), s, need)?;
+            warpgroups::check_fits(problem, target, pass.name(), s, need, fields)?;
             Ok(vec![(Sweep::Forward, need)])
         }
         Pass::Forward => {
@@ -284,8 +288,8 @@ fn needs(
         Pass::Backward if s.family == Family::Sm90 => {
             let rows = warpgroups::rows_need(problem, s, fields);
             let keys = warpgroups::keys_need(problem, s, fields);
-            warpgroups::check_fits(problem, target, "backward by rows", s, rows)?;
-            warpgroups::check_fits(problem, target, "backward by keys", s, keys)?;
+            warpgroups::check_fits(problem, target, "backward by rows", s, rows, fields)?;
+            warpgroups::check_fits(problem, target, "backward by keys", s, keys, fields)?;
             Ok(vec![(Sweep::Rows, rows), (Sweep::Keys, keys)])
         }
         Pass::Backward => {

@@ -148,12 +148,17 @@ template <bool SELECTED, bool FULL>
 __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys, const StreamedRows& rows,
                                            float (&scores)[STREAM / 8][4], float (&products)[STREAM / 8][4], KeyGradients<1>& sums,
                                            int lane) {
+    int at = lane % 4 * 2;
+    // A position is not negative, which the compiler does not know of one that it reads.
+    const int none = ROWS_IN_TURN ? rows.from[0] >> 31 : 0;
 #pragma unroll
     for (int n = 0; n < STREAM / 8; ++n) {
-        // Keeps the compiler from reading the data of all rows ahead, into registers that there are not.
+        // Keeps the compiler from reading the data of all rows ahead, into registers that there are not. Where pairs take many
+        // instructions it would still work on most of them at once: there, where rows are follows from the result before.
         __syncwarp();
+        if (ROWS_IN_TURN && n > 0) at |= __float_as_int(scores[n - 1][3]) & none;
         Row r[2];
-        rows.read(8 * n + lane % 4 * 2, r);
+        rows.read(8 * n + at, r);
 #pragma unroll
         for (int e = 0; e < 2; ++e)
 #pragma unroll
@@ -204,7 +209,9 @@ __device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShare
     const int thread = thread_again(), lane = thread % 32, row = first_row(thread);
     const StreamedRows& rows = shared.rows[stage];
     const int2 whole = shared.seen_whole[row / 16];
-    if (whole.x <= rows.from[0] && rows.from[0] + StreamTile::POSITIONS <= whole.y)
+    // Asked of the warp, whose rows are all among the 16: of a condition that may differ between threads the compiler makes a second
+    // copy of what follows, for warps that have come apart.
+    if (__all_sync(~0u, whole.x <= rows.from[0] && rows.from[0] + StreamTile::POSITIONS <= whole.y))
         weigh_rows<SELECTED, true>(x, shared.columns + row, rows, work.scores, work.products, sums, lane);
     else
         weigh_rows<SELECTED, false>(x, shared.columns + row, rows, work.scores, work.products, sums, lane);

@@ -106,15 +106,18 @@ struct RowSums {
 template <Kind KIND>
 __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries, const StreamedColumns& columns,
                                            float (&scores)[TILE_KV / 8][4], const float (&products)[TILE_KV / 8][4], RowSums& sums,
-                                           int lane) {
+                                           int lane, int none) {
     constexpr bool ALL = KIND != MASKED;
     const Row rows[2] = {queries[0], queries[8]};
+    int at = lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < TILE_KV / 8; ++n) {
         // Keeps the compiler from reading the data of all columns ahead, into registers that there are not.
         __syncwarp();
+        // As in the key sweep, with the columns before last: the sweep has more registers.
+        if (COLUMNS_IN_TURN && n > 1) at |= __float_as_int(scores[n - 2][3]) & none;
         Column c[2];
-        columns.read(8 * n + lane % 4 * 2, c);
+        columns.read(8 * n + at, c);
 #pragma unroll
         for (int e = 0; e < 2; ++e)
 #pragma unroll
@@ -200,10 +203,12 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             const StreamedColumns& columns = shared.columns[stage];
             const int thread = thread_again(), lane = thread % 32;
             const Row* rows = header.rows + first_row(thread);
+            // Zero, which the compiler does not know.
+            const int none = COLUMNS_IN_TURN ? header.seen >> 31 : 0;
             // Columns that all rows see come first: the selected ones, then the window's.
-            if ((t + 1) * TILE_KV > header.seen) weigh_keys<MASKED>(x, rows, columns, scores, products, sums, lane);
-            else if (t * TILE_KV < header.lasting) weigh_keys<FULL>(x, rows, columns, scores, products, sums, lane);
-            else weigh_keys<WINDOWED>(x, rows, columns, scores, products, sums, lane);
+            if ((t + 1) * TILE_KV > header.seen) weigh_keys<MASKED>(x, rows, columns, scores, products, sums, lane, none);
+            else if (t * TILE_KV < header.lasting) weigh_keys<FULL>(x, rows, columns, scores, products, sums, lane, none);
+            else weigh_keys<WINDOWED>(x, rows, columns, scores, products, sums, lane, none);
             Left weights[TILE_KV / 16];
             round_weights<TILE_KV>(weights, scores);
             if (more) shared.full[next].wait(full_parity<STAGES>(step + 1));
