@@ -270,8 +270,16 @@ impl Model<'_> {
         if s.family == Family::Sm90 {
             // Keys in flight behind those that are worked on; more than three tiles of them are of no use.
             let waiting = 1.0 + 8.0 / (f64::from(s.stages.clamp(2, 4) - 1) * tile_kv);
-            // Queries are read from shared memory at 128 keys; barriers are as many for 32 as for 64.
-            let steps = if s.tile_kv == 64 { 1.0 } else { 1.1 };
+            // Queries are read from shared memory at 128 keys; barriers are as many for 32 as for 64. Where heads
+            // are short the softmax is what a step waits for, and of long steps there are fewer.
+            let short = sweep == Sweep::Forward && self.problem.instance.d <= 64;
+            let steps = match (short, s.tile_kv) {
+                (false, 64) => 1.0,
+                (false, _) => 1.1,
+                (true, 128) => 1.11,
+                (true, 64) => 1.23,
+                (true, _) => 1.35,
+            };
             return waiting * steps;
         }
         let blocks = need.blocks(self.target);

@@ -95,6 +95,13 @@ fn the_order_of_measured_schedules() {
 }
 
 #[test]
+fn short_heads_take_long_steps() {
+    let forward = |d| space(Elem::Bf16, d, (512, 512), 4, "sm_90a", 65_536).forward[0].schedule;
+    // 1.97 and 2.17 at D 64; 2.71 and 2.53 at D 128.
+    assert_eq!((forward(64).tile_kv, forward(128).tile_kv), (128, 64));
+}
+
+#[test]
 fn every_candidate_of_a_space_can_be_made() {
     for (elem, d, target) in
         [(Elem::Bf16, 64, "sm_90a"), (Elem::F32, 128, "sm_80"), (Elem::F16, 128, "sm_120a")]

@@ -27,10 +27,12 @@ constexpr int ROW_SUMS = 0;
 constexpr int KEY_SUMS = 1;
 constexpr int ROWS_LOADING_REGISTERS = 104;  // of a thread that loads
 constexpr int ROWS_COMPUTING_REGISTERS = 200;  // of a thread that computes
-constexpr int KEYS_LOADING_REGISTERS = 56;
-constexpr int KEYS_COMPUTING_REGISTERS = 224;
+constexpr int KEYS_LOADING_REGISTERS = 72;
+constexpr int KEYS_COMPUTING_REGISTERS = 216;
 constexpr int STREAM = 32;  // rows of a streamed tile of the key sweep
 constexpr int STREAMED = 8;  // of them in flight
+constexpr bool ROWS_IN_TURN = false;  // read when the ones before are done with
+constexpr bool COLUMNS_IN_TURN = false;  // the same of columns of the row sweep
 constexpr int ROWS_SHARED = 207872;  // bytes of a block
 constexpr int KEYS_SHARED = 205824;  // bytes of a block
 constexpr int SLICE = 128;  // columns of d_k and d_v that a block accumulates
@@ -1173,15 +1175,18 @@ struct RowSums {
 template <Kind KIND>
 __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries, const StreamedColumns& columns,
                                            float (&scores)[TILE_KV / 8][4], const float (&products)[TILE_KV / 8][4], RowSums& sums,
-                                           int lane) {
+                                           int lane, int none) {
     constexpr bool ALL = KIND != MASKED;
     const Row rows[2] = {queries[0], queries[8]};
+    int at = lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < TILE_KV / 8; ++n) {
         // Keeps the compiler from reading the data of all columns ahead, into registers that there are not.
         __syncwarp();
+        // As in the key sweep, with the columns before last: the sweep has more registers.
+        if (COLUMNS_IN_TURN && n > 1) at |= __float_as_int(scores[n - 2][3]) & none;
         Column c[2];
-        columns.read(8 * n + lane % 4 * 2, c);
+        columns.read(8 * n + at, c);
 #pragma unroll
         for (int e = 0; e < 2; ++e)
 #pragma unroll
@@ -1266,10 +1271,12 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             const StreamedColumns& columns = shared.columns[stage];
             const int thread = thread_again(), lane = thread % 32;
             const Row* rows = header.rows + first_row(thread);
+            // Zero, which the compiler does not know.
+            const int none = COLUMNS_IN_TURN ? header.seen >> 31 : 0;
             // Columns that all rows see come first: the selected ones, then the window's.
-            if ((t + 1) * TILE_KV > header.seen) weigh_keys<MASKED>(x, rows, columns, scores, products, sums, lane);
-            else if (t * TILE_KV < header.lasting) weigh_keys<FULL>(x, rows, columns, scores, products, sums, lane);
-            else weigh_keys<WINDOWED>(x, rows, columns, scores, products, sums, lane);
+            if ((t + 1) * TILE_KV > header.seen) weigh_keys<MASKED>(x, rows, columns, scores, products, sums, lane, none);
+            else if (t * TILE_KV < header.lasting) weigh_keys<FULL>(x, rows, columns, scores, products, sums, lane, none);
+            else weigh_keys<WINDOWED>(x, rows, columns, scores, products, sums, lane, none);
             Left weights[TILE_KV / 16];
             round_weights<TILE_KV>(weights, scores);
             if (more) shared.full[next].wait(full_parity<STAGES>(step + 1));
@@ -1712,12 +1719,17 @@ template <bool SELECTED, bool FULL>
 __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys, const StreamedRows& rows,
                                            float (&scores)[STREAM / 8][4], float (&products)[STREAM / 8][4], KeyGradients<1>& sums,
                                            int lane) {
+    int at = lane % 4 * 2;
+    // A position is not negative, which the compiler does not know of one that it reads.
+    const int none = ROWS_IN_TURN ? rows.from[0] >> 31 : 0;
 #pragma unroll
     for (int n = 0; n < STREAM / 8; ++n) {
-        // Keeps the compiler from reading the data of all rows ahead, into registers that there are not.
+        // Keeps the compiler from reading the data of all rows ahead, into registers that there are not. Where pairs take many
+        // instructions it would still work on most of them at once: there, where rows are follows from the result before.
         __syncwarp();
+        if (ROWS_IN_TURN && n > 0) at |= __float_as_int(scores[n - 1][3]) & none;
         Row r[2];
-        rows.read(8 * n + lane % 4 * 2, r);
+        rows.read(8 * n + at, r);
 #pragma unroll
         for (int e = 0; e < 2; ++e)
 #pragma unroll
@@ -1768,7 +1780,9 @@ __device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShare
     const int thread = thread_again(), lane = thread % 32, row = first_row(thread);
     const StreamedRows& rows = shared.rows[stage];
     const int2 whole = shared.seen_whole[row / 16];
-    if (whole.x <= rows.from[0] && rows.from[0] + StreamTile::POSITIONS <= whole.y)
+    // Asked of the warp, whose rows are all among the 16: of a condition that may differ between threads the compiler makes a second
+    // copy of what follows, for warps that have come apart.
+    if (__all_sync(~0u, whole.x <= rows.from[0] && rows.from[0] + StreamTile::POSITIONS <= whole.y))
         weigh_rows<SELECTED, true>(x, shared.columns + row, rows, work.scores, work.products, sums, lane);
     else
         weigh_rows<SELECTED, false>(x, shared.columns + row, rows, work.scores, work.products, sums, lane);

@@ -2,7 +2,7 @@
 //
 // schedule  tile q 128, kv 64; warps 12; stages 4; sm90
 // target    sm_90a, instructions of sm90
-// input     568530f3cdad6b4a
+// input     2d79d99e8bb44c86
 #include <cuda_bf16.h>
 
 typedef __nv_bfloat16 elem;

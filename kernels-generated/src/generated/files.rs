@@ -17,6 +17,7 @@ generated![
     "sm90/backward_sparsek-both.cu",
     "sm90/backward_sparsek-hard.cu",
     "sm90/backward_sparsek-key.cu",
+    "sm90/backward_sparsek-slope-softcap.cu",
     "sm90/backward_sparsek-straight-through.cu",
     "sm90/backward_sparsek-value.cu",
     "sm90/forward_sparsek-both.cu",
