@@ -9,6 +9,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+/// Most processes: each takes some hundred megabytes.
+const MOST: usize = 32;
+
 /// How long a text may take: they take seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -23,12 +26,12 @@ pub(crate) struct Compilers {
 }
 
 impl Compilers {
-    /// One for each core, which `command` starts when it is needed.
+    /// One for each core up to 32, which `command` starts when it is needed.
     pub(crate) fn new(
         command: impl Fn() -> std::io::Result<Command> + Clone + Send + 'static,
     ) -> Compilers {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let processes = (0..cores).map(|_| Process::new(command.clone())).collect();
+        let processes = (0..cores.min(MOST)).map(|_| Process::new(command.clone())).collect();
         Compilers { processes, patience: PATIENCE }
     }
 

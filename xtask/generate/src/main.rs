@@ -3,10 +3,11 @@
 //! Every point of the [`grid`] is generated with its own schedule ([`schedules`]); sources that differ by
 //! [`constants`] alone are one of the [`variants`], which one file shows; the [`manifest`] says for every
 //! point which files it has, with which constants, and a hash of its own source, so that no change of
-//! any point goes unseen.
+//! any point goes unseen. [`lowering`] refuses other code under the same version of the code generator.
 
 mod constants;
 mod grid;
+mod lowering;
 mod manifest;
 mod schedules;
 mod variants;
@@ -25,6 +26,9 @@ const PACKAGE: &str = "kernels-generated";
 
 /// The tuned schedules that the built-in kernels carry, below the package.
 const TUNED: &str = "tuned.json";
+
+/// What says for every instance which files it has, below the package.
+const MANIFEST: &str = "manifest.json";
 
 /// Folder of the CUDA C, below the package.
 const FOLDER: &str = "cuda";
@@ -67,6 +71,11 @@ fn root() -> PathBuf {
 fn write(root: &Path) -> Result<(), String> {
     let package = root.join(PACKAGE);
     let (wanted, differing) = compare(root)?;
+    // Without a manifest, or with one that cannot be read, there is nothing to compare with.
+    let old = fs::read_to_string(package.join(MANIFEST)).unwrap_or_default();
+    let old = serde_json::from_str(&old).unwrap_or_default();
+    let new = wanted.get(MANIFEST).and_then(|text| serde_json::from_str(text).ok());
+    lowering::check(&old, &new.unwrap_or_default())?;
     for name in &differing {
         let path = package.join(name);
         let failed = |e: std::io::Error| format!("cannot write {}: {e}", path.display());
@@ -167,7 +176,7 @@ fn files(package: &Path) -> Result<Files, String> {
         ));
     }
     files.insert("src/generated/files.rs".to_owned(), list(files.keys()));
-    files.insert("manifest.json".to_owned(), manifest::text(&kernels, &emitted, &found));
+    files.insert(MANIFEST.to_owned(), manifest::text(&kernels, &emitted, &found));
     Ok(files)
 }
 

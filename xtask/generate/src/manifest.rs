@@ -2,6 +2,7 @@
 
 use crate::constants::Constants;
 use crate::grid::{ELEM, Emitted, GROUP, Kernel};
+use crate::lowering;
 use crate::schedules::SEQUENCE;
 use crate::variants::{Member, Variants};
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ pub(crate) fn text(kernels: &[Kernel], emitted: &[Emitted], found: &Variants) ->
     let mut out = String::from("{\n");
     for (name, value) in [
         ("about", json!(about)),
+        ("version", json!(sparsek_codegen::version())),
         ("elem", json!(ELEM.name())),
         ("group", json!(GROUP)),
         ("sequence", json!(SEQUENCE)),
@@ -58,6 +60,9 @@ fn files(kernels: &[Kernel], emitted: &[Emitted], found: &Variants) -> Vec<Strin
         row.push(("schedule", emitted[variant.shown].chosen.json()));
         row.push(("instances", json!(variant.instances)));
         row.push(("constants", values(&variant.constants)));
+        let sources = &emitted[variant.shown].sources;
+        let source = sources.iter().find(|s| s.module == variant.module);
+        row.push(("code", json!(source.map(|s| lowering::code(&s.text)))));
         object(&row)
     };
     sorted.iter().map(row).collect()
