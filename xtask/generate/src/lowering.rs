@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 /// What says which instance a file shows, and how.
-const SHOWN: [&str; 7] = ["kernel", "d", "k", "w", "arch", "schedule", "constants"];
+const SHOWN: [&str; 6] = ["kernel", "d", "k", "w", "arch", "schedule"];
 
 /// A hash of code without its comments, of which the version takes no note either.
 pub(crate) fn code(text: &str) -> String {
@@ -23,7 +23,7 @@ pub(crate) fn code(text: &str) -> String {
 /// Compares the manifest that is there with the one that replaces it.
 ///
 /// # Errors
-/// The file whose code changed while version, instance, schedule and constants stayed.
+/// The file whose code changed while version, instance and schedule stayed.
 pub(crate) fn check(old: &Value, new: &Value) -> Result<(), String> {
     if old["version"] != new["version"] || old["version"].is_null() {
         return Ok(());
