@@ -7,7 +7,7 @@
 //!   nothing inside, they become functions of those.
 //! * A factor moves inward to where it costs nothing: into another constant factor, or into a value of
 //!   a row, a key or a block. (a x + s (j − i)) / c becomes (a / c) x + (s / c) (j − i); differences
-//!   of positions stay, since they would cancel after a product.
+//!   of a row's and a key's numbers stay, since they would cancel after a product.
 //!
 //! Results differ in rounding alone, which 16-bit elements do not see. What comparisons read stays as
 //! it is: there rounding decides.
@@ -184,6 +184,12 @@ impl Factors<'_> {
             Op::Unary(Unary::Neg, x) => free(x),
             Op::Binary(Binary::Mul, a, b) => free(a) || free(b),
             Op::Binary(Binary::Div, a, b) => self.class(b) != Class::Pair || free(a),
+            // Of a row's and a key's number, positions say, the difference may be all that counts.
+            Op::Binary(Binary::Add | Binary::Sub, a, b)
+                if self.class(a) != Class::Pair && self.class(b) != Class::Pair =>
+            {
+                false
+            }
             // A factor of one addend alone is taken in by the sum, unless a product was already.
             Op::Binary(Binary::Add | Binary::Sub, a, b) => {
                 let one = !self.is_product(a) && !self.is_product(b);
@@ -337,6 +343,22 @@ mod tests {
         assert!(found.starts_with("(dot_qk * 0.125f) + (r.slope_scaled * (c."), "{found}");
         let found = logit(Elem::F32, &text);
         assert!(found.starts_with("divide((dot_qk * 0.5f) + (r.slope * (c."), "{found}");
+    }
+
+    #[test]
+    fn differences_are_taken_before_factors() {
+        for (text, difference) in [
+            ("dot(q, k) * 0.5 + (k.pos - q.pos) * 0.1", "((c."),
+            ("softcap(dot(q, k) + (k.pos - q.pos) * 0.1, 30.0)", "((c."),
+            ("dot(q, k) + tanh((k.pos - q.pos) / 60.0)", "(c."),
+            ("(dot(q, k) + slope * (k.pos - q.pos) + slope) / 3.0", "(c."),
+            ("(slope - bias) / 3.0 + dot(q, k)", "(r.slope - c.bias)"),
+        ] {
+            let found = logit(Elem::Bf16, &seen(text));
+            assert!(found.contains(difference) && !found.contains("pos_scaled"), "{text}: {found}");
+            let scaled = found.matches("_scaled").count();
+            assert_eq!(scaled, 0, "{text}: {found}");
+        }
     }
 
     #[test]

@@ -303,12 +303,14 @@ fn a_search_that_is_stopped_goes_on_where_it_was() {
 fn every_axis_has_its_share_of_a_budget() {
     let space = usual();
     let stop = AtomicBool::new(false);
-    // A candidate takes a millisecond, and there are more forwards than the budget has.
-    let mut fake = Fake::new(&stop, |_, _| {
-        std::thread::sleep(Duration::from_micros(500));
-        1.0
+    // A candidate takes milliseconds, and there are more forwards than the budget has. One is far ahead, so
+    // that nobody takes turns.
+    let first = space.first();
+    let mut fake = Fake::new(&stop, |_, s| {
+        std::thread::sleep(Duration::from_millis(4));
+        if *s == first { 1.0 } else { 2.0 }
     });
-    let budget = Some(Duration::from_millis(60));
+    let budget = Some(Duration::from_millis(400));
     let options = Options { budget, ..options(Level::Full, &stop, &[]) };
     let found = search(&space, &mut fake, &mut (), options);
     let tried = |axis| found.measurements.iter().filter(|m| m.axis == axis).count();

@@ -81,8 +81,9 @@ struct Arguments {
     int* fraction_count;
 };
 
-// From sm_90 on a launch may begin before the ones before it in the stream have ended: its blocks are on the multiprocessors
-// then, and wait here for what those write.
+// From sm_90 on a launch may begin before the one before it in the stream has ended: its blocks are on the multiprocessors
+// then, and wait here for what that one writes. Every launch waits, first, or last where it needs nothing of the one before:
+// so whoever waits has waited for all of them.
 __device__ __forceinline__ void wait_for_earlier_launches() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");

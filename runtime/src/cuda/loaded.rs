@@ -113,7 +113,8 @@ impl Queue for OnStream<'_> {
         // returns, as it does the configuration and its attribute. The addresses in the words are of
         // memory that the call borrows, with the sizes that the interface gives, and stay valid until
         // the stream is done: their owners free them in stream order, or the caller vouched for them.
-        // A kernel that may begin early waits for those before it by its first instruction.
+        // A kernel that may begin before the one before it has ended waits for it before it reads what that
+        // one writes, and before it ends itself, in some block at least; what was before that one has ended.
         let status = unsafe {
             sys::cuLaunchKernelEx(
                 &config,

@@ -3,9 +3,11 @@
 //! lowering raises it by hand, and is seen here when that was forgotten.
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 
-/// What says which instance a file shows, and how.
-const SHOWN: [&str; 6] = ["kernel", "d", "k", "w", "arch", "schedule"];
+/// What names an instance, with how it is scheduled, and the modules of each.
+const INSTANCE: [&str; 6] = ["kernel", "d", "k", "w", "arch", "schedule"];
+const MODULES: [&str; 3] = ["plan", "forward", "backward"];
 
 /// A hash of code without its comments, of which the version takes no note either.
 pub(crate) fn code(text: &str) -> String {
@@ -23,23 +25,34 @@ pub(crate) fn code(text: &str) -> String {
 /// Compares the manifest that is there with the one that replaces it.
 ///
 /// # Errors
-/// The file whose code changed while version, instance and schedule stayed.
+/// An instance whose code changed while version and schedule stayed.
 pub(crate) fn check(old: &Value, new: &Value) -> Result<(), String> {
     if old["version"] != new["version"] || old["version"].is_null() {
         return Ok(());
     }
-    let files = |manifest: &Value| manifest["files"].as_array().cloned().unwrap_or_default();
-    let before = files(old);
-    for file in files(new) {
-        let same = |other: &&Value| {
-            other["file"] == file["file"] && SHOWN.iter().all(|name| other[name] == file[name])
+    let instances = |manifest: &Value| -> BTreeMap<String, Value> {
+        let all = manifest["instances"].as_array().cloned().unwrap_or_default();
+        let key = |i: &Value| INSTANCE.map(|name| i[name].to_string()).join(" ");
+        all.into_iter().map(|instance| (key(&instance), instance)).collect()
+    };
+    let before = instances(old);
+    for (key, instance) in instances(new) {
+        let Some(other) = before.get(&key) else { continue };
+        let code = |i: &Value, module: &str| i[module]["code"].clone();
+        let changed = |module: &&&str| {
+            let (was, is) = (code(other, module), code(&instance, module));
+            !was.is_null() && was != is
         };
-        let changed = before.iter().find(same).is_some_and(|other| other["code"] != file["code"]);
-        if changed {
+        if let Some(module) = MODULES.iter().find(changed) {
             return Err(format!(
-                "{} is other code under the same version {}, so that schedules measured with the old one would \
-                 pass for the new one's: raise LOWERING in codegen/src/version.rs",
-                file["file"].as_str().unwrap_or_default(),
+                "the {module} of {} with D {}, k {}, w {} for {} is other code under the same version {}, so that \
+                 schedules measured with the old one would pass for the new one's: raise LOWERING in \
+                 codegen/src/version.rs",
+                instance["kernel"].as_str().unwrap_or_default(),
+                instance["d"],
+                instance["k"],
+                instance["w"],
+                instance["arch"].as_str().unwrap_or_default(),
                 new["version"].as_str().unwrap_or_default()
             ));
         }
@@ -53,8 +66,10 @@ mod tests {
     use serde_json::json;
 
     fn manifest(version: &str, schedule: &str, text: &str) -> Value {
-        let file = json!({ "file": "cuda/sm90/forward_a.cu", "d": 64, "schedule": schedule, "code": code(text) });
-        json!({ "version": version, "files": [file] })
+        let forward = json!({ "file": "forward.cu", "code": code(text) });
+        let instance =
+            json!({ "kernel": "some", "d": 64, "schedule": schedule, "forward": forward });
+        json!({ "version": version, "instances": [instance] })
     }
 
     #[test]
@@ -63,7 +78,7 @@ mod tests {
         assert_eq!(check(&old, &old), Ok(()));
         let message = check(&old, &manifest("1-a", "kv 64", "x = 2;\n")).unwrap_err();
         assert!(
-            message.contains("forward_a.cu") && message.contains("raise LOWERING"),
+            message.contains("forward of some") && message.contains("raise LOWERING"),
             "{message}"
         );
         assert_eq!(check(&old, &manifest("2-a", "kv 64", "x = 2;\n")), Ok(()));

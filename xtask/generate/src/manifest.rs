@@ -2,7 +2,6 @@
 
 use crate::constants::Constants;
 use crate::grid::{ELEM, Emitted, GROUP, Kernel};
-use crate::lowering;
 use crate::schedules::SEQUENCE;
 use crate::variants::{Member, Variants};
 use serde_json::{Value, json};
@@ -60,9 +59,6 @@ fn files(kernels: &[Kernel], emitted: &[Emitted], found: &Variants) -> Vec<Strin
         row.push(("schedule", emitted[variant.shown].chosen.json()));
         row.push(("instances", json!(variant.instances)));
         row.push(("constants", values(&variant.constants)));
-        let sources = &emitted[variant.shown].sources;
-        let source = sources.iter().find(|s| s.module == variant.module);
-        row.push(("code", json!(source.map(|s| lowering::code(&s.text)))));
         object(&row)
     };
     sorted.iter().map(row).collect()
@@ -82,7 +78,8 @@ fn instances(kernels: &[Kernel], emitted: &[Emitted], found: &Variants) -> Vec<S
             let variant = &found.variants[member.variant];
             let own =
                 differing.into_iter().filter(|(name, _)| !shared.contains_key(name)).collect();
-            let mut value = json!({ "file": variant.file, "source": member.hash });
+            let mut value =
+                json!({ "file": variant.file, "source": member.hash, "code": member.code });
             if !Constants::is_empty(&own) {
                 value["constants"] = values(&own);
             }
@@ -131,6 +128,7 @@ mod tests {
         let member = |all: &[(&str, &str)]| Member {
             variant: 0,
             hash: String::new(),
+            code: String::new(),
             constants: constants(all),
         };
         let members = [

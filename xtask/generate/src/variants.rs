@@ -2,6 +2,7 @@
 
 use crate::constants::{self, Constants};
 use crate::grid::{Emitted, Kernel};
+use crate::lowering;
 use sparsek::cuda::Module;
 use std::collections::BTreeMap;
 
@@ -24,6 +25,8 @@ pub(crate) struct Member {
     pub(crate) variant: usize,
     /// Hash of its whole source.
     pub(crate) hash: String,
+    /// Hash of its code without comments.
+    pub(crate) code: String,
     pub(crate) constants: Constants,
 }
 
@@ -49,7 +52,8 @@ pub(crate) fn find(kernels: &[Kernel], emitted: &[Emitted]) -> Variants {
             }
             groups[variant].push((instance, at));
             let hash = blake3::hash(source.text.as_bytes()).to_hex()[..16].to_owned();
-            modules.push(Member { variant, hash, constants: split.constants });
+            let code = lowering::code(&source.text);
+            modules.push(Member { variant, hash, code, constants: split.constants });
         }
         members.push(modules);
     }
