@@ -40,8 +40,7 @@ fn rows_registers(s: &PassSchedule) -> (u32, u32) {
 
 /// The same for its key sweep, which holds two gradients. Where these and streamed tiles leave some, loading
 /// warps get them: they load the fields of rows.
-fn keys_registers(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> (u32, u32) {
-    let (streamed, _) = keys_stream(problem, s, fields);
+fn keys_registers(problem: &Problem<'_>, s: &PassSchedule, streamed: u32) -> (u32, u32) {
     match computing(s) {
         1 => (120, 232),
         _ if problem.instance.d <= 64 => (104, 200),
@@ -181,12 +180,7 @@ fn reads_gate(program: &Program, value: ValueId) -> bool {
 /// Rows of a streamed tile of the key sweep and how many such tiles are in flight: those of the schedule,
 /// or twice as many of half their rows, for which there are registers beside two gradients.
 pub(crate) fn keys_stream(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> (u32, u32) {
-    let most = match (computing(s), problem.instance.d) {
-        (1, _) => 232,
-        (_, ..=64) => 200,
-        (_, 65..=127) => 208,
-        _ => 224,
-    };
+    let (_, most) = keys_registers(problem, s, s.tile_kv);
     let other = keys_other(problem, fields);
     let needed = problem.instance.d as u32 + s.tile_kv + other;
     // From there on 64 rows spill, whatever the sum: the compiler works on more pairs at a time where it can.
@@ -265,7 +259,7 @@ pub(crate) fn check_fits(
     matmul::check_shared(target, need, refuse)?;
     let (_, most) = match pass {
         "backward by rows" => rows_registers(s),
-        "backward by keys" => keys_registers(problem, s, fields),
+        "backward by keys" => keys_registers(problem, s, keys_stream(problem, s, fields).0),
         _ => registers(s, need.registers),
     };
     if need.registers > most {
@@ -311,19 +305,19 @@ impl Builder<'_> {
     /// The same for the backward, whose blocks have a multiprocessor for themselves.
     pub(crate) fn backward_warpgroups(&mut self, s: &PassSchedule, fields: Fields) {
         let rows = rows_registers(s);
-        let keys = keys_registers(self.problem, s, fields);
+        let (streamed, stages) = keys_stream(self.problem, s, fields);
+        let keys = keys_registers(self.problem, s, streamed);
         self.constant("int", "ROWS_LOADING_REGISTERS", rows.0, "of a thread that loads");
         self.constant("int", "ROWS_COMPUTING_REGISTERS", rows.1, "of a thread that computes");
         self.constant("int", "KEYS_LOADING_REGISTERS", keys.0, "");
         self.constant("int", "KEYS_COMPUTING_REGISTERS", keys.1, "");
-        let (rows, stages) = keys_stream(self.problem, s, fields);
-        self.constant("int", "STREAM", rows, "rows of a streamed tile of the key sweep");
+        self.constant("int", "STREAM", streamed, "rows of a streamed tile of the key sweep");
         self.constant("int", "STREAMED", stages, "of them in flight");
-        let in_turn = rows <= 32 && has_pair_functions(&self.problem.instance.program);
+        let in_turn = streamed <= 32 && has_pair_functions(&self.problem.instance.program);
         self.constant("bool", "ROWS_IN_TURN", in_turn, "read when the ones before are done with");
         let more = fields.row + fields.column > USUAL_FIELDS;
         self.constant("bool", "COLUMNS_IN_TURN", more, "the same of columns of the row sweep");
-        self.multiplies(&[s.tile_kv, rows, self.problem.instance.d as u32]);
+        self.multiplies(&[s.tile_kv, streamed, self.problem.instance.d as u32]);
     }
 
     fn multiplies(&mut self, widths: &[u32]) {
