@@ -113,7 +113,7 @@ mod tests {
             command.arg("-c").arg(script);
             Ok(command)
         });
-        compilers.patience = Duration::from_millis(700);
+        compilers.patience = Duration::from_secs(4);
         let texts = ["one", "crashes", "two", "wrong", "hangs", "three", "four"];
         let sources: Vec<Source> = texts.iter().map(|text| source(text)).collect();
         let results = compilers.compile(&sources);

@@ -151,6 +151,10 @@ impl Running {
                 Err(e) => break e.to_string(),
             }
         };
+        // What it said may still be read, by a thread that has a share of it until then.
+        while Arc::strong_count(&self.said) > 1 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let said: Vec<&str> = said.iter().map(String::as_str).collect();
         match said.is_empty() {
