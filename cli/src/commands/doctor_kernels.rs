@@ -119,10 +119,14 @@ fn one(
         tuned_cases(target, args, machines, store, &manifest)
     };
     let mut lines = String::new();
-    let mut tuned = 0;
+    let (mut tuned, mut measured) = (0, 0);
     for case in &cases {
         let (source, text) = state(case, machines, store, &manifest)?;
-        tuned += usize::from(source != Source::Model);
+        match source {
+            Source::Model => {}
+            Source::Baseline(_) => measured += 1,
+            Source::Store(_) | Source::Manifest(_) | Source::Given | Source::Image => tuned += 1,
+        }
         let key = case.key(machines.gpu.clone());
         let Key { elem, d, k, w, group, sequence, .. } = key;
         lines.push_str(&format!(
@@ -134,7 +138,13 @@ fn one(
         0 => format!(
             "{name}: no key is tuned for {gpu}: every call runs on the cost model's guess; see `sparsek tune`\n"
         ),
-        n => format!("{name}: {tuned} of {n} keys run on a tuned schedule on {gpu}\n"),
+        n => {
+            let measured = match measured {
+                0 => String::new(),
+                m => format!(", {m} on the cost model's guess, measured"),
+            };
+            format!("{name}: {tuned} of {n} keys run on a tuned schedule on {gpu}{measured}\n")
+        }
     };
     Ok(format!("{head}{lines}"))
 }

@@ -34,7 +34,9 @@ const CLOSE: f64 = 1.1;
 /// How much is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// The first of the ranking on each axis.
+    /// The first of the ranking on each axis alone: what the cost model chooses, compared with nothing.
+    Baseline,
+    /// The first few of the ranking on each axis.
     Quick,
     /// Every candidate.
     Full,
@@ -47,6 +49,7 @@ impl Level {
             (Level::Full, _) => usize::MAX,
             (Level::Quick, Axis::Forward | Axis::Backward) => 10,
             (Level::Quick, Axis::Chunk) => 3,
+            (Level::Baseline, _) => 1,
         }
     }
 
@@ -56,7 +59,7 @@ impl Level {
         match (self, axis) {
             (Level::Full, Axis::Forward) => 0.4,
             (Level::Full, Axis::Backward) => 0.85,
-            (Level::Full, Axis::Chunk) | (Level::Quick, _) => 1.0,
+            (Level::Full, Axis::Chunk) | (Level::Quick | Level::Baseline, _) => 1.0,
         }
     }
 }
@@ -215,11 +218,11 @@ pub fn search<M: Measure, O: Observer>(
     let cut = if search.cut { Ended::Budget } else { Ended::Complete };
     let ended = search.ended().unwrap_or(cut);
     // The last axis runs forward and backward with the chunk. Where it was not reached, what the others
-    // found is checked as a whole here; where it was, and this chunk failed, nothing is right.
-    let tried = |m: &Measurement| m.axis == Axis::Chunk && m.schedule == best;
+    // found is checked as a whole here; where a part of it was tried and is not right, nothing is.
+    let failed = |m: &Measurement| m.outcome.spread().is_none() && m.axis.same(&m.schedule, &best);
     let whole = match right {
+        _ if search.new.iter().chain(&search.old).any(failed) => false,
         [_, _, true] => true,
-        _ if search.new.iter().chain(&search.old).any(tried) => false,
         _ if right.contains(&true) => search.whole_is_right(&best),
         _ => false,
     };

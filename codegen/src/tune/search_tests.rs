@@ -126,16 +126,12 @@ fn preferring(space: &Space) -> (Schedule, impl Fn(Axis, &Schedule) -> f64 + use
 fn the_best_of_every_axis_is_found() {
     let space = usual();
     let (wanted, ms) = preferring(&space);
-    for level in [Level::Quick, Level::Full] {
+    for (level, tried) in [(Level::Quick, 10 + 10 + 3), (Level::Full, space.len())] {
         let stop = AtomicBool::new(false);
         let mut fake = Fake::new(&stop, &ms);
         let found = search(&space, &mut fake, &mut (), options(level, &stop, &[]));
         assert_eq!(found.schedule, Some(wanted));
         assert_eq!(found.ended, Ended::Complete);
-        let tried = match level {
-            Level::Quick => 10 + 10 + 3,
-            Level::Full => space.len(),
-        };
         assert_eq!(found.measurements.len(), tried);
         assert!(found.measurements.iter().all(|m| m.outcome.spread().is_some()));
     }
@@ -211,6 +207,51 @@ fn nothing_right_is_no_schedule() {
     });
     let found = search(&space, &mut fake, &mut (), options(Level::Quick, &stop, &[]));
     assert_eq!(found.schedule, None);
+}
+
+#[test]
+fn a_baseline_is_the_models_choice_alone() {
+    let space = usual();
+    let stop = AtomicBool::new(false);
+    // Every other candidate would be faster.
+    let first = space.first();
+    let mut fake = Fake::new(&stop, |_, s| if *s == first { 2.0 } else { 1.0 });
+    let found = search(&space, &mut fake, &mut (), options(Level::Baseline, &stop, &[]));
+    assert_eq!((found.schedule, found.ended), (Some(first), Ended::Complete));
+    let tried: Vec<(Axis, Schedule)> =
+        found.measurements.iter().map(|m| (m.axis, m.schedule)).collect();
+    assert_eq!(tried, Axis::ALL.map(|axis| (axis, first)));
+    assert_eq!(fake.checked, tried);
+    // Nobody takes turns.
+    assert!(fake.calls.values().all(|calls| *calls == FIRST + MORE), "{:?}", fake.calls);
+    // What is known is not measured again.
+    let mut fake = Fake::new(&stop, |_, _| 1.0);
+    let known = &found.measurements;
+    let again = search(&space, &mut fake, &mut (), options(Level::Baseline, &stop, known));
+    assert_eq!((again.schedule, again.known.len()), (Some(first), 3));
+    assert!(again.measurements.is_empty() && fake.checked.is_empty());
+}
+
+#[test]
+fn a_baseline_with_a_part_that_is_not_right_is_none() {
+    let space = usual();
+    for bad in Axis::ALL {
+        for behaviour in [
+            Behaviour::Wrong,
+            Behaviour::Crashes,
+            Behaviour::CrashesWhenTimed,
+            Behaviour::Hangs,
+            Behaviour::DoesNotCompile,
+        ] {
+            let stop = AtomicBool::new(false);
+            let mut fake = Fake::new(&stop, |_, _| 1.0);
+            fake.behaviour =
+                Box::new(move |axis, _| if axis == bad { behaviour } else { Behaviour::Right });
+            let found = search(&space, &mut fake, &mut (), options(Level::Baseline, &stop, &[]));
+            assert_eq!(found.schedule, None, "{bad:?} {behaviour:?}");
+            assert_eq!(found.measurements.len(), 3);
+        }
+    }
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn length(text: &str) -> Result<usize, Failure> {
 
 fn say(gpu: &str, schedule: Schedule, source: &Source) {
     let id = match source {
-        Source::Store(id) | Source::Manifest(id) => id.as_str(),
+        Source::Store(id) | Source::Manifest(id) | Source::Baseline(id) => id.as_str(),
         Source::Given | Source::Image | Source::Model => "none",
     };
     println!("GPU        {gpu}\nid         {id}\nsource     {source}\n{schedule}");

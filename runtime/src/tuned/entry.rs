@@ -86,8 +86,10 @@ impl Entry {
         })
     }
 
-    /// What is known once `newer` is added: every measurement of both. Of two winners that were measured
-    /// with one driver on calls of the same sizes and kind of scores the faster one, else the later one.
+    /// What is known once `newer` is added: every measurement of both. Of two winners the one that a search
+    /// found. Of two such ones that were measured with one driver on calls of the same sizes and kind of scores
+    /// the faster one, else the later one; so too of two that no search found, the later of which is what the
+    /// cost model chooses now.
     pub fn merge(mut self, newer: &Entry) -> Entry {
         for kept in &newer.measurements {
             if !self.measurements.contains(kept) {
@@ -108,9 +110,13 @@ fn better(a: Option<Winner>, b: Option<Winner>) -> Option<Winner> {
         (Some(a), Some(b)) => (a, b),
         (a, b) => return b.or(a),
     };
+    if a.how.is_searched() != b.how.is_searched() {
+        return Some(if a.how.is_searched() { a } else { b });
+    }
     let conditions =
         |f: &Figures| (f.batch, f.n, f.heads, f.kv_heads, f.scores.clone(), f.driver.clone());
-    let first = match conditions(&a.figures) == conditions(&b.figures) {
+    let alike = a.how.is_searched() && conditions(&a.figures) == conditions(&b.figures);
+    let first = match alike {
         true => a.figures.total_ms() < b.figures.total_ms(),
         // Dates of one form: the text's order is that of time.
         false => a.figures.date > b.figures.date,

@@ -18,17 +18,29 @@ pub enum How {
     Quick,
     /// Measured: every candidate that fits.
     Full,
+    /// Measured alone: what the cost model chooses, compared with nothing.
+    Baseline,
     /// The cost model's choice, not measured.
     Model,
 }
 
 impl How {
-    /// `quick`, `full`, `model`
+    /// `quick`, `full`, `baseline`, `model`
     pub fn name(self) -> &'static str {
         match self {
             How::Quick => "quick",
             How::Full => "full",
+            How::Baseline => "baseline",
             How::Model => "model",
+        }
+    }
+
+    /// Whether it was the best of several that were measured. One that was not never takes the place of one
+    /// that was.
+    pub fn is_searched(self) -> bool {
+        match self {
+            How::Quick | How::Full => true,
+            How::Baseline | How::Model => false,
         }
     }
 }
@@ -143,9 +155,16 @@ struct In {
 }
 
 impl Manifest {
-    /// A manifest of those records; of two with one key the later one.
+    /// A manifest of those records; of two with one key the one that a search found, else the later one.
     pub fn new(records: impl IntoIterator<Item = Record>) -> Manifest {
-        Manifest { records: records.into_iter().map(|r| (r.key.clone(), r)).collect() }
+        let mut all: BTreeMap<Key, Record> = BTreeMap::new();
+        for record in records {
+            let before = all.get(&record.key).is_some_and(|r| r.how.is_searched());
+            if !before || record.how.is_searched() {
+                all.insert(record.key.clone(), record);
+            }
+        }
+        Manifest { records: all }
     }
 
     /// Reads what [`Manifest::to_json`] wrote.
@@ -242,6 +261,19 @@ pub(crate) mod tests {
         assert_eq!(read.get(&record(511, 256).key), None);
         assert_ne!(record(512, 512).id(), record(512, 256).id());
         assert_ne!(record(512, 512).id(), record(256, 512).id());
+    }
+
+    #[test]
+    fn what_a_search_found_stays() {
+        let baseline = || Record { how: How::Baseline, ..record(512, 256) };
+        for records in [[record(512, 512), baseline()], [baseline(), record(512, 512)]] {
+            assert_eq!(Manifest::new(records).get(&baseline().key), Some(&record(512, 512)));
+        }
+        let later = || Record { how: How::Baseline, ..record(512, 1024) };
+        assert_eq!(Manifest::new([baseline(), later()]).get(&later().key), Some(&later()));
+        let text = Manifest::new([baseline()]).to_json();
+        assert!(text.contains("\"how\": \"baseline\""), "{text}");
+        assert_eq!(Manifest::from_json(&text).unwrap(), Manifest::new([baseline()]));
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! * the user's own store, a folder that `sparsek tune` writes.
 //!
 //! A call that says no schedule takes that of the store, else that of the manifest, else what the
-//! compiler's cost model chooses: [`find`]. Using a kernel never measures anything. With `SPARSEK_TUNED=off`
+//! compiler's cost model chooses: [`find`]. A record of that choice, measured alone ([`How::Baseline`]), comes
+//! behind what a search found, wherever it is. Using a kernel never measures anything. With `SPARSEK_TUNED=off`
 //! in the environment the cost model alone chooses.
 
 mod entry;
@@ -37,6 +38,9 @@ pub enum Source {
     Store(String),
     /// The manifest that the kernel carries; the record's id.
     Manifest(String),
+    /// A record of the user's store or of the kernel's manifest that no search found: what the cost model chose
+    /// when it was measured alone ([`How::Baseline`]); the record's id.
+    Baseline(String),
     /// The cost model's guess.
     Model,
 }
@@ -48,6 +52,7 @@ impl fmt::Display for Source {
             Source::Image => f.write_str("of a compiled module"),
             Source::Store(id) => write!(f, "tuned, {id} of the store"),
             Source::Manifest(id) => write!(f, "tuned, {id} of the kernel's manifest"),
+            Source::Baseline(id) => write!(f, "the cost model's guess, measured as {id}"),
             Source::Model => f.write_str("the cost model's guess"),
         }
     }
@@ -58,8 +63,8 @@ pub fn is_on() -> bool {
     std::env::var_os("SPARSEK_TUNED").is_none_or(|v| v != "off")
 }
 
-/// Looks a key up: in a store, then in a manifest. A schedule that `fits` refuses is none. What is wrong
-/// with a file or a schedule goes to `warn`.
+/// Looks a key up: in a store, then in a manifest; what no search found only where there is nothing else. A
+/// schedule that `fits` refuses is none. What is wrong with a file or a schedule goes to `warn`.
 pub fn find(
     key: &Key,
     store: Option<&Store>,
@@ -76,9 +81,14 @@ pub fn find(
     });
     let stored = stored.map(|record| (record, Source::Store as fn(String) -> Source));
     let carried = manifest.get(key).map(|record| (record.clone(), Source::Manifest as _));
-    for (record, source) in stored.into_iter().chain(carried) {
+    let mut found: Vec<(Record, fn(String) -> Source)> =
+        stored.into_iter().chain(carried).collect();
+    // Stable: the store stays before the manifest.
+    found.sort_by_key(|(record, _)| !record.how.is_searched());
+    for (record, source) in found {
         let id = record.id();
         match fits(&record.schedule) {
+            Ok(()) if record.how == How::Baseline => return Some((record, Source::Baseline(id))),
             Ok(()) => return Some((record, source(id))),
             Err(e) => {
                 warn(format!("the tuned schedule {id} of {} is not used: {e}", record.kernel))

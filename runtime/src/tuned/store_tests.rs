@@ -68,6 +68,60 @@ fn another_driver_asks_for_the_later_winner() {
     assert_eq!(store.merge(&slower).unwrap().entry.winner, slower.winner);
 }
 
+/// The same found in another way.
+fn found_by(how: How, entry: Entry) -> Entry {
+    let winner = entry.winner.clone().map(|winner| Winner { how, ..winner });
+    Entry { winner, ..entry }
+}
+
+#[test]
+fn a_baseline_gives_way_to_what_a_search_found() {
+    let early = |ms| entry(512, ms, "2026-11-24T00:00:00Z");
+    let late = |ms| entry(512, ms, "2026-11-25T00:00:00Z");
+    for how in [How::Quick, How::Full] {
+        let (_folder, store) = store();
+        // Faster, later and with another driver: still only a baseline.
+        let found = found_by(how, early(2.0));
+        store.merge(&found).unwrap();
+        let mut baseline = found_by(How::Baseline, late(1.0));
+        for driver in ["13.0", "13.1"] {
+            baseline.winner.as_mut().unwrap().figures.driver = driver.to_owned();
+            let merged = store.merge(&baseline).unwrap().entry;
+            assert_eq!(merged.winner, found.winner);
+            // What was measured is kept beside it.
+            assert_eq!(merged.measurements.len(), 2);
+        }
+        assert!(store.remove(&found.key).unwrap());
+        store.merge(&baseline).unwrap();
+        assert_eq!(store.merge(&found).unwrap().entry.winner, found.winner);
+    }
+    // Of two baselines the later one, which need not be the faster one.
+    let (_folder, store) = store();
+    store.merge(&found_by(How::Baseline, early(1.0))).unwrap();
+    let later = found_by(How::Baseline, late(2.0));
+    assert_eq!(store.merge(&later).unwrap().entry.winner, later.winner);
+}
+
+#[test]
+fn a_stored_baseline_does_not_hide_what_the_manifest_has() {
+    use crate::tuned::{Manifest, Source, find};
+    let (_folder, store) = store();
+    let baseline = found_by(How::Baseline, entry(512, 2.0, "2026-11-24T00:00:00Z"));
+    store.merge(&baseline).unwrap();
+    let found = |manifest: &Manifest| {
+        let found = find(&baseline.key, Some(&store), manifest, |_| Ok(()), |w| panic!("{w}"));
+        found.map(|(record, source)| (record.how, source)).unwrap()
+    };
+    let carried = record(512, 1024);
+    let manifest = Manifest::new([carried.clone()]);
+    assert_eq!(found(&manifest), (How::Full, Source::Manifest(carried.id())));
+    let of_both = (How::Baseline, Source::Baseline(record(512, 512).id()));
+    assert_eq!(found(&Manifest::default()), of_both);
+    let carried = crate::tuned::Record { how: How::Baseline, ..carried };
+    assert_eq!(found(&Manifest::new([carried])), of_both);
+    assert!(of_both.1.to_string().starts_with("the cost model's guess, measured"));
+}
+
 #[test]
 fn broken_files_are_said_and_moved_aside_but_never_lost() {
     let (_folder, store) = store();

@@ -65,7 +65,9 @@ impl Chosen {
             "backward": backward,
         });
         if let Some(record) = &self.record {
-            out["from"] = json!("tuned");
+            if record.how.is_searched() {
+                out["from"] = json!("tuned");
+            }
             out["id"] = json!(record.id());
             out["how"] = json!(record.how);
             out["gpu"] = json!(record.key.gpu.name);
@@ -150,6 +152,11 @@ mod tests {
         let shown = Chosen { schedule: record.schedule, record: Some(record.clone()) }.json();
         assert_eq!((&shown["from"], &shown["gpu"]), (&json!("tuned"), &json!(gpu)));
         assert_eq!(shown["id"], json!(record.id()));
+        assert_eq!(shown["measured"]["forward_ms"], json!(2.5));
+        // The model's choice that was measured alone is still the model's.
+        let alone = Record { how: How::Baseline, ..record.clone() };
+        let shown = Chosen { schedule: record.schedule, record: Some(alone) }.json();
+        assert_eq!((&shown["from"], &shown["how"]), (&json!("model"), &json!("baseline")));
         assert_eq!(shown["measured"]["forward_ms"], json!(2.5));
         let shown = Chosen { schedule: record.schedule, record: None }.json();
         assert_eq!((&shown["from"], shown.get("measured")), (&json!("model"), None));
