@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use rayon::prelude::*;
-use sparsek::dsl::ir::{Class, Input, Instance, Kind, Role};
+use sparsek::dsl::ir::{Class, Instance, Kind, Role};
 use sparsek::{Elem, Storage};
 use std::fmt;
 use std::str::FromStr;
@@ -45,7 +45,7 @@ impl FromStr for Scores {
 }
 
 /// Sizes of a call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sizes {
     /// Rows.
     pub(crate) batch: usize,
@@ -147,30 +147,80 @@ pub(crate) fn inputs_with(
     seed: u64,
     with: &[String],
 ) -> Loaded {
-    let &Sizes { batch, n, hq, hkv } = sizes;
-    let (elem, d) = (instance.elem, instance.d);
-    let tensor = |at: usize, input: &Input| {
-        let seed = seed.wrapping_mul(0x9e37_79b9).wrapping_add(at as u64);
-        match input.role {
-            Role::Key | Role::Value => vectors(elem, [batch, n, hkv, d], seed),
-            Role::Score => scores(kind, sizes, seed),
-            Role::Extra => extra(input, sizes, seed),
-            Role::Query | Role::Output | Role::Lse | Role::OutputGrad => {
-                vectors(elem, [batch, n, hq, d], seed)
+    Recipe::new(instance, sizes, kind, with).make(seed)
+}
+
+/// Everything that random inputs depend on, beside the seed: inputs of equal recipes are equal, whatever kernels
+/// they are for. They are made of it alone, so nothing can be missing here.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Recipe {
+    sizes: Sizes,
+    elem: Elem,
+    d: usize,
+    tensors: Vec<Made>,
+}
+
+/// A tensor of a recipe.
+#[derive(Clone, Debug, PartialEq)]
+struct Made {
+    /// Its place among the kernel's inputs: seeds differ by it.
+    at: usize,
+    name: String,
+    what: What,
+}
+
+/// What a tensor is like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum What {
+    /// A vector for each query head.
+    Queries,
+    /// A vector for each key-value head.
+    Keys,
+    Scores(Scores),
+    /// Small numbers, as slopes and biases are.
+    Extra(Class, Kind),
+}
+
+impl Recipe {
+    /// Of the inputs that calls of an instance give: those without a default, and some with one.
+    pub(crate) fn new(instance: &Instance, sizes: &Sizes, kind: Scores, with: &[String]) -> Recipe {
+        let given = instance.program.inputs.iter().enumerate();
+        let given =
+            given.filter(|(_, input)| input.default.is_none() || with.contains(&input.name));
+        let made = given.map(|(at, input)| {
+            let what = match input.role {
+                Role::Key | Role::Value => What::Keys,
+                Role::Score => What::Scores(kind),
+                Role::Extra => What::Extra(input.ty.class, input.ty.kind),
+                Role::Query | Role::Output | Role::Lse | Role::OutputGrad => What::Queries,
+            };
+            Made { at, name: input.name.clone(), what }
+        });
+        Recipe { sizes: *sizes, elem: instance.elem, d: instance.d, tensors: made.collect() }
+    }
+
+    /// The inputs, and the gradient of the output.
+    pub(crate) fn make(&self, seed: u64) -> Loaded {
+        let &Recipe { sizes: Sizes { batch, n, hq, hkv }, elem, d, ref tensors } = self;
+        let tensor = |made: &Made| {
+            let seed = seed.wrapping_mul(0x9e37_79b9).wrapping_add(made.at as u64);
+            match made.what {
+                What::Keys => vectors(elem, [batch, n, hkv, d], seed),
+                What::Scores(kind) => scores(kind, &self.sizes, seed),
+                What::Extra(class, kind) => extra(class, kind, &self.sizes, seed),
+                What::Queries => vectors(elem, [batch, n, hq, d], seed),
             }
-        }
-    };
-    let given = instance.program.inputs.iter().enumerate();
-    let given = given.filter(|(_, input)| input.default.is_none() || with.contains(&input.name));
-    let tensors = given.map(|(at, input)| (input.name.clone(), tensor(at, input))).collect();
-    let d_o = vectors(elem, [batch, n, hq, d], seed.wrapping_add(0x5eed));
-    Loaded::new(tensors, Some(d_o), None)
+        };
+        let tensors = tensors.iter().map(|made| (made.name.clone(), tensor(made))).collect();
+        let d_o = vectors(elem, [batch, n, hq, d], seed.wrapping_add(0x5eed));
+        Loaded::new(tensors, Some(d_o), None)
+    }
 }
 
 /// Small numbers, as slopes and biases are.
-fn extra(input: &Input, sizes: &Sizes, seed: u64) -> HostTensor {
+fn extra(class: Class, kind: Kind, sizes: &Sizes, seed: u64) -> HostTensor {
     let &Sizes { batch, n, hq, hkv } = sizes;
-    let shape = match input.ty.class {
+    let shape = match class {
         Class::Scalar | Class::PerBatch => vec![1],
         Class::PerHead => vec![hq],
         Class::PerQuery | Class::Pair => vec![batch, n, hq],
@@ -178,7 +228,7 @@ fn extra(input: &Input, sizes: &Sizes, seed: u64) -> HostTensor {
     };
     let len = shape.iter().product();
     let mut rng = StdRng::seed_from_u64(seed);
-    let data = match input.ty.kind {
+    let data = match kind {
         Kind::I32 => Storage::I32(vec![0; len]),
         Kind::F32 | Kind::Bool | Kind::Vector => {
             Storage::F32((0..len).map(|_| rng.random_range(0.01..0.1)).collect())
@@ -208,5 +258,81 @@ mod tests {
         for text in ["sd:", "sd:x", "sd:nan", "normal"] {
             assert!(text.parse::<Scores>().is_err(), "{text}");
         }
+    }
+
+    /// The decision by which a process that measures kernel after kernel keeps its inputs or makes others.
+    #[test]
+    fn inputs_are_kept_where_nothing_they_depend_on_changed() {
+        use sparsek::{Kernel, Spec};
+        let kernel = |name: &str, elem: Elem, d: i64, k: i64, w: i64| {
+            let program = sparsek_kernels::builtin(name).unwrap().program().unwrap();
+            Kernel::from_program(&program, &Spec::new(elem, d).k(k).w(w)).unwrap()
+        };
+        let sizes = Sizes { batch: 1, n: 40, hq: 4, hkv: 2 };
+        let kind = Scores::Deviation(1.0);
+        let of = |kernel: &Kernel, sizes: &Sizes, kind: Scores, with: &[String]| {
+            Recipe::new(kernel.instance(), sizes, kind, with)
+        };
+        let value = |d, k, w| kernel("sparsek-value", Elem::Bf16, d, k, w);
+        let usual = of(&value(64, 16, 16), &sizes, kind, &[]);
+        // k and the window leave them as they are.
+        for (k, w) in [(32, 16), (16, 0), (512, 512)] {
+            assert_eq!(of(&value(64, k, w), &sizes, kind, &[]), usual);
+        }
+        // So does another kernel with the same inputs, and its inputs are the same.
+        let key = kernel("sparsek-key", Elem::Bf16, 64, 16, 16);
+        assert_eq!(of(&key, &sizes, kind, &[]), usual);
+        let [one, other] = [&value(64, 16, 16), &key].map(|kernel| {
+            let loaded = inputs_with(kernel.instance(), &sizes, kind, 7, &[]);
+            loaded.tensors().map(|(name, t)| (name.to_owned(), t.data.clone())).collect::<Vec<_>>()
+        });
+        assert!(one == other && one.len() == 4);
+        let same = value(64, 16, 16);
+        let others = [
+            of(&value(128, 16, 16), &sizes, kind, &[]),
+            of(&kernel("sparsek-value", Elem::F16, 64, 16, 16), &sizes, kind, &[]),
+            of(&same, &Sizes { batch: 2, ..sizes }, kind, &[]),
+            of(&same, &Sizes { n: 41, ..sizes }, kind, &[]),
+            of(&same, &Sizes { hq: 8, ..sizes }, kind, &[]),
+            of(&same, &Sizes { hkv: 1, ..sizes }, kind, &[]),
+            of(&same, &sizes, Scores::Deviation(2.0), &[]),
+            of(&same, &sizes, Scores::Equal, &[]),
+            of(&same, &sizes, Scores::Trend(1.0, 1.0), &[]),
+        ];
+        for other in &others {
+            assert_ne!(*other, usual);
+        }
+    }
+
+    sparsek::sparsek_kernel! {
+        /// Kernels whose inputs differ by what a recipe must tell.
+        kernel Sloped<E in [bf16], D in multiples_of(16) up to 256, W in 0..=8192>(
+            q: Query<E, D>, k: Key<E, D>, v: Value<E, D>, slope: PerHead = 0.0,
+        ) -> Output<E, D> {
+            dot(softmax(dot(q, k) * rsqrt(D) + slope, causal & window(W)), v)
+        }
+        kernel Biased<E in [bf16], D in multiples_of(16) up to 256, W in 0..=8192>(
+            q: Query<E, D>, k: Key<E, D>, v: Value<E, D>, slope: PerKey = 0.0,
+        ) -> Output<E, D> {
+            dot(softmax(dot(q, k) * rsqrt(D) + slope, causal & window(W)), v)
+        }
+    }
+
+    #[test]
+    fn inputs_depend_on_what_is_given_and_on_its_class() {
+        let spec = || sparsek::Spec::new(Elem::Bf16, 64).w(16);
+        let [sloped, biased] = [Sloped::program(), Biased::program()]
+            .map(|p| sparsek::Kernel::from_program(&p.unwrap(), &spec()).unwrap());
+        let sizes = Sizes { batch: 1, n: 40, hq: 4, hkv: 2 };
+        let of = |kernel: &sparsek::Kernel, kind: Scores, with: &[&str]| {
+            let with: Vec<String> = with.iter().map(|&name| name.to_owned()).collect();
+            Recipe::new(kernel.instance(), &sizes, kind, &with)
+        };
+        let equal = Scores::Equal;
+        assert_eq!(of(&sloped, equal, &[]), of(&biased, equal, &[]));
+        assert_ne!(of(&sloped, equal, &[]), of(&sloped, equal, &["slope"]));
+        assert_ne!(of(&sloped, equal, &["slope"]), of(&biased, equal, &["slope"]));
+        // A kernel without scores does not ask what they are like.
+        assert_eq!(of(&sloped, equal, &[]), of(&sloped, Scores::Deviation(1.0), &[]));
     }
 }
