@@ -3,7 +3,9 @@
 
 use super::process::{Lost, Process};
 use super::protocol::{Reply, Request, Source};
+use sparsek::cuda::cache::Key;
 use sparsek_codegen::tune::Trouble;
+use std::collections::{HashMap, HashSet};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,6 +23,8 @@ const SHORT: usize = 600;
 /// Processes that compile.
 pub(crate) struct Compilers {
     processes: Vec<Process>,
+    /// What became of texts that were compiled ahead.
+    known: HashMap<Key, Result<(), Trouble>>,
     /// How long a text is waited for.
     pub(crate) patience: Duration,
 }
@@ -32,7 +36,7 @@ impl Compilers {
     ) -> Compilers {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let processes = (0..cores.min(MOST)).map(|_| Process::new(command.clone())).collect();
-        Compilers { processes, patience: PATIENCE }
+        Compilers { processes, known: HashMap::new(), patience: PATIENCE }
     }
 
     /// How many texts are compiled at a time.
@@ -40,31 +44,71 @@ impl Compilers {
         self.processes.len()
     }
 
-    /// Compiles texts into the cache; a result for each, in order.
+    /// Compiles texts into the cache; a result for each, in order. Those that were compiled ahead are known.
     pub(crate) fn compile(&mut self, sources: &[Source]) -> Vec<Result<(), Trouble>> {
-        let next = AtomicUsize::new(0);
+        let known: Vec<_> =
+            sources.iter().map(|source| self.known.get(&key(source)).cloned()).collect();
+        let wanted: Vec<&Source> =
+            sources.iter().zip(&known).filter(|(_, k)| k.is_none()).map(|(s, _)| s).collect();
+        let mut results = self.run(&wanted, &|| true, &|_| ()).into_iter();
+        let none = || Err(Trouble::Fault("it was not compiled".to_owned()));
+        let mut result = |known: Option<_>| known.or_else(|| results.next().flatten());
+        known.into_iter().map(|known| result(known).unwrap_or_else(none)).collect()
+    }
+
+    /// Compiles texts that will be asked for, and remembers what became of each, so that one that fails does
+    /// so where it is asked for. None is begun once `go_on` says no; `done` is told how many are finished.
+    pub(crate) fn ahead(
+        &mut self,
+        sources: &[Source],
+        go_on: &(dyn Fn() -> bool + Sync),
+        done: &(dyn Fn(usize) + Sync),
+    ) {
+        let mut seen = HashSet::new();
+        let is_new = |source: &&Source| {
+            let key = key(source);
+            !self.known.contains_key(&key) && seen.insert(key)
+        };
+        let wanted: Vec<&Source> = sources.iter().filter(is_new).collect();
+        let results = self.run(&wanted, go_on, done);
+        for (source, result) in wanted.into_iter().zip(results) {
+            self.known.extend(result.map(|result| (key(source), result)));
+        }
+    }
+
+    /// A result for each text, in order; none of those that were not begun.
+    fn run(
+        &mut self,
+        sources: &[&Source],
+        go_on: &(dyn Fn() -> bool + Sync),
+        done: &(dyn Fn(usize) + Sync),
+    ) -> Vec<Option<Result<(), Trouble>>> {
+        let (next, finished) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let results = Mutex::new(vec![None; sources.len()]);
         let patience = self.patience;
         std::thread::scope(|scope| {
             for process in self.processes.iter_mut().take(sources.len()) {
-                let (next, results) = (&next, &results);
+                let (next, finished, results) = (&next, &finished, &results);
                 scope.spawn(move || {
-                    while let Some((at, source)) = {
+                    while go_on() {
                         let at = next.fetch_add(1, Ordering::Relaxed);
-                        sources.get(at).map(|source| (at, source))
-                    } {
+                        let Some(source) = sources.get(at) else { break };
                         let result = one(process, source, patience);
                         if let Ok(mut results) = results.lock() {
                             results[at] = Some(result);
                         }
+                        done(finished.fetch_add(1, Ordering::Relaxed) + 1);
                     }
                 });
             }
         });
-        let none = || Err(Trouble::Fault("it was not compiled".to_owned()));
-        let results = results.into_inner().unwrap_or_default();
-        results.into_iter().map(|result| result.unwrap_or_else(none)).collect()
+        results.into_inner().unwrap_or_default()
     }
+}
+
+/// What a text is known by.
+fn key(source: &Source) -> Key {
+    Key::new(&[&source.text, &source.target])
 }
 
 fn one(process: &mut Process, source: &Source, patience: Duration) -> Result<(), Trouble> {
@@ -124,5 +168,36 @@ mod tests {
         assert!(matches!(results[4], Err(Trouble::Timeout(_))));
         assert_eq!(compilers.compile(&sources[..1]), [Ok(())]);
         assert!(compilers.compile(&[]).is_empty());
+    }
+
+    #[test]
+    fn what_was_compiled_ahead_is_not_compiled_again() {
+        // Answers every text once: what is asked twice would end the process.
+        let script = r#"n=0; while read -r line; do
+            case "$line" in
+                *wrong*) echo '{"failed":"line 3: no such thing"}';;
+                *again*) n=$((n+1)); [ $n -gt 1 ] && exit 1; echo '"right"';;
+                *) echo '"right"';;
+            esac
+        done"#;
+        let mut compilers = Compilers::new(move || {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(script);
+            Ok(command)
+        });
+        // One process, so that it counts for all.
+        compilers.processes.truncate(1);
+        let sources: Vec<Source> = ["again", "wrong", "again", "one"].map(source).to_vec();
+        let most = AtomicUsize::new(0);
+        compilers.ahead(&sources, &|| true, &|n| {
+            most.fetch_max(n, Ordering::Relaxed);
+        });
+        assert_eq!(most.load(Ordering::Relaxed), 3);
+        let results = compilers.compile(&[source("new"), source("wrong"), source("again")]);
+        let wrong = Err(Trouble::Failed("line 3: no such thing".to_owned()));
+        assert_eq!(results, [Ok(()), wrong, Ok(())]);
+        // What was not begun is compiled when it is asked for.
+        compilers.ahead(&[source("later")], &|| false, &|_| panic!("nothing is begun"));
+        assert_eq!(compilers.compile(&[source("later")]), [Ok(())]);
     }
 }

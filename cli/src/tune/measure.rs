@@ -30,7 +30,7 @@ pub(crate) struct Compiler<'a> {
     /// What code is generated for.
     pub(crate) target: Target,
     /// What compiles it, to where the process that uses the GPU finds it.
-    pub(crate) compilers: Compilers,
+    pub(crate) compilers: &'a mut Compilers,
 }
 
 impl Compiler<'_> {
@@ -38,11 +38,8 @@ impl Compiler<'_> {
     fn compile(&mut self, modules: &[Module], schedules: &[Schedule]) -> Vec<Result<(), Trouble>> {
         let Compiler { problem, backward, target, compilers } = self;
         let problem = Problem { backward, ..problem.clone() };
-        let sources = |schedule: &Schedule| -> Result<Vec<Source>, Trouble> {
-            let of = |module: &Module| source(&problem, *module, schedule, target);
-            modules.iter().map(of).collect()
-        };
-        let wanted: Vec<Result<Vec<Source>, Trouble>> = schedules.par_iter().map(sources).collect();
+        let of = |schedule: &Schedule| sources(&problem, modules, schedule, target);
+        let wanted: Vec<Result<Vec<Source>, Trouble>> = schedules.par_iter().map(of).collect();
         let mut places = HashMap::new();
         let mut texts: Vec<Source> = Vec::new();
         for source in wanted.iter().flatten().flatten() {
@@ -55,6 +52,16 @@ impl Compiler<'_> {
         let of = |s: &Source| places.get(&s.text).map_or(Ok(()), |at| results[*at].clone());
         wanted.into_iter().map(|sources| sources?.iter().try_for_each(of)).collect()
     }
+}
+
+/// The texts of modules of a schedule.
+pub(crate) fn sources(
+    problem: &Problem<'_>,
+    modules: &[Module],
+    schedule: &Schedule,
+    target: &Target,
+) -> Result<Vec<Source>, Trouble> {
+    modules.iter().map(|module| source(problem, *module, schedule, target)).collect()
 }
 
 fn source(
@@ -70,11 +77,18 @@ fn source(
     Ok(Source { name, text, target: target.name() })
 }
 
-/// Measures on a GPU, by a process of its own.
+/// Measures a kernel on a GPU, by a process of its own, which may have served another kernel before.
 pub(crate) struct Remote<'a> {
     compiler: Compiler<'a>,
-    process: Process,
+    process: &'a mut Process,
     setup: Setup,
+    /// Whether the process was set up for this kernel; another one may run by now.
+    is_set_up: bool,
+    /// Starts of the process that are none of this kernel's doing.
+    starts_before: usize,
+    /// Whether a check of any axis has as many positions as one of the chunk: results on the CPU are
+    /// then computed once for a schedule.
+    pub(crate) one_length: bool,
     /// Lengths whose results are known to the process that runs.
     expected: BTreeSet<usize>,
     /// Bytes a second of a copy on the device, when it is known.
@@ -85,11 +99,19 @@ pub(crate) struct Remote<'a> {
 
 impl<'a> Remote<'a> {
     /// `process` answers as `sparsek tune-worker` does.
-    pub(crate) fn new(compiler: Compiler<'a>, process: Process, setup: Setup) -> Remote<'a> {
+    pub(crate) fn new(
+        compiler: Compiler<'a>,
+        process: &'a mut Process,
+        setup: Setup,
+    ) -> Remote<'a> {
+        let starts_before = process.starts + usize::from(!process.is_running());
         Remote {
             compiler,
             process,
             setup,
+            is_set_up: false,
+            starts_before,
+            one_length: false,
             expected: BTreeSet::new(),
             copy: None,
             patience: PATIENCE,
@@ -102,11 +124,11 @@ impl<'a> Remote<'a> {
         let instance = self.compiler.problem.instance;
         let seen = instance.k + instance.w + instance.sinks;
         let chunk = schedule.chunk as usize;
-        let more = if axis == Axis::Chunk { chunk + chunk / 2 } else { 0 };
+        let more = if axis == Axis::Chunk || self.one_length { chunk + chunk / 2 } else { 0 };
         (seen + 229).max((more + 37).min(MOST_CHECKED)).max(300)
     }
 
-    /// The process with the GPU open.
+    /// The process with the GPU open, set up for this kernel.
     ///
     /// # Errors
     /// It does not start, or cannot use the GPU: nothing can be measured.
@@ -126,14 +148,28 @@ impl<'a> Remote<'a> {
     }
 
     fn ready(&mut self) -> Result<(), Trouble> {
-        if self.process.is_running() {
+        if self.is_set_up && self.process.is_running() {
             return Ok(());
         }
+        let served_another = self.process.is_running();
+        match self.set_up() {
+            // What the kernel before left there may be at fault; a new process has nothing of it.
+            Err(_) if served_another => {
+                self.process.end();
+                self.set_up()
+            }
+            other => other,
+        }
+    }
+
+    fn set_up(&mut self) -> Result<(), Trouble> {
+        self.is_set_up = false;
         self.expected.clear();
         let request = Request::Setup(Box::new(self.setup.clone()));
         match self.send(&request, SETUP)? {
             Reply::Ready { copy } => {
                 self.copy = Some(copy);
+                self.is_set_up = true;
                 Ok(())
             }
             other => {
@@ -180,9 +216,9 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// How often the process had to be started.
-    pub(crate) fn starts(&self) -> usize {
-        self.process.starts
+    /// How often the process had to be started again.
+    pub(crate) fn restarts(&self) -> usize {
+        self.process.starts.saturating_sub(self.starts_before)
     }
 }
 

@@ -66,8 +66,8 @@ fn tried(bad: &str) -> (Vec<Outcome>, Option<Schedule>, usize) {
     space.chunks.truncate(1);
     assert_eq!((space.forward.len(), space.backward.len()), (2, 1));
     let backward = gradients(&kernel, &problem);
-    let compilers = Compilers::new(|| Err(std::io::Error::other("nothing is compiled")));
-    let compiler = Compiler { problem, backward: &backward, target, compilers };
+    let mut compilers = Compilers::new(|| Err(std::io::Error::other("nothing is compiled")));
+    let compiler = Compiler { problem, backward: &backward, target, compilers: &mut compilers };
     let setup = Setup {
         program: program.to_json(),
         elem: Elem::Bf16,
@@ -83,7 +83,8 @@ fn tried(bad: &str) -> (Vec<Outcome>, Option<Schedule>, usize) {
         ordinal: 0,
         with: Vec::new(),
     };
-    let mut remote = Remote::new(compiler, Process::new(script(bad)), setup);
+    let mut process = Process::new(script(bad));
+    let mut remote = Remote::new(compiler, &mut process, setup);
     remote.patience = Duration::from_millis(700);
     remote.start().unwrap();
     assert_eq!(remote.copy, Some(4e12));
@@ -94,7 +95,9 @@ fn tried(bad: &str) -> (Vec<Outcome>, Option<Schedule>, usize) {
     assert_eq!(found.ended, Ended::Complete);
     let outcomes = found.measurements.iter().filter(|m| m.schedule.forward.stages == 3);
     let outcomes = outcomes.map(|m| m.outcome.clone()).collect();
-    (outcomes, found.schedule, measure.0.starts())
+    let restarts = measure.0.restarts();
+    assert_eq!(process.starts, restarts + 1);
+    (outcomes, found.schedule, process.starts)
 }
 
 #[test]

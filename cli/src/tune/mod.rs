@@ -7,31 +7,31 @@ mod measure;
 mod process;
 mod protocol;
 pub(crate) mod report;
+mod resume;
 pub(crate) mod serve;
 pub(crate) mod show;
+mod workers;
 
 use crate::bench::data;
 use crate::bench::sets::least_bytes;
 use crate::failure::Failure;
 use crate::schedule;
 use crate::terminal::note;
-use compile::Compilers;
 use keeping::Keeping;
 use measure::{Compiler, Remote, gradients};
-use process::Process;
 use protocol::Setup;
 use sparsek::cuda::{self, DeviceInfo, cache::Cache};
 use sparsek::dsl::ir::Spec;
-use sparsek::tuned::{Entry, Figures, Gpu, How, Kept, Key, Manifest, Store, Winner};
+use sparsek::tuned::{Entry, Figures, Gpu, How, Key, Manifest, Store, Winner};
 use sparsek::{Kernel, Program};
 use sparsek_codegen::tune::{
     Axis, Ended, Level, Machine, Measure, Measurement, Options, Outcome, Space, Trouble, Workload,
     search,
 };
 use sparsek_codegen::{Problem, Schedule, Target};
-use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
+pub(crate) use workers::Workers;
 
 /// What comparing the winner with other schedules may take of a budget.
 const COMPARING: Duration = Duration::from_secs(3);
@@ -184,8 +184,12 @@ pub(crate) struct Tuning {
     pub(crate) shipped: Option<Winner>,
     /// Why the search ended.
     pub(crate) ended: Ended,
-    /// How often the process that uses the GPU had to be started.
-    pub(crate) starts: usize,
+    /// How much was tried.
+    pub(crate) level: Level,
+    /// Whether nothing was tried, as the store knew it all.
+    pub(crate) was_settled: bool,
+    /// How often the process that uses the GPU had to be started again.
+    pub(crate) restarts: usize,
     /// Bytes a second of a copy.
     pub(crate) copy: Option<f64>,
     /// Pairs of a call.
@@ -197,8 +201,14 @@ pub(crate) struct Tuning {
 }
 
 impl Tuning {
-    /// Whether candidates were tried, and not one gave a right result.
+    /// Whether candidates were tried, and not one gave a right result. Of a baseline every part has to be right.
     pub(crate) fn nothing_is_right(&self) -> bool {
+        if self.level == Level::Baseline {
+            let failed = |m: &Measurement| m.outcome.spread().is_none();
+            return self.winner.is_none()
+                && !self.was_settled
+                && (self.ended == Ended::Complete || self.measurements.iter().any(failed));
+        }
         let right =
             |m: &Measurement| matches!(m.outcome, Outcome::Measured(_) | Outcome::Stopped(_));
         self.winner.is_none()
@@ -222,14 +232,23 @@ pub(crate) fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
 
-/// Tunes one case and keeps what was measured.
+/// Tunes one case and keeps what was measured. The space is the case's own.
 pub(crate) fn tune(
     case: &Case,
+    space: &Space,
     program: &Program,
     gpu: &Tuned,
+    workers: &mut Workers,
     settings: &Settings<'_>,
 ) -> Result<Tuning, Failure> {
     let start = Instant::now();
+    if let Some(entry) = resume::settled(case, gpu, settings) {
+        let key = entry.key.clone();
+        let mut tuning = untried(case, settings, entry);
+        tuning.measurements = resume::known(case, &key, gpu, settings);
+        tuning.was_settled = true;
+        return Ok(tuning);
+    }
     let (problem, target) = (case.problem(), gpu.target);
     let backward = gradients(&case.kernel, &problem);
     if Cache::from_environment().is_none() {
@@ -239,114 +258,126 @@ pub(crate) fn tune(
     }
     let key = case.key(gpu.gpu());
     let kernel = &case.kernel.instance().program.name;
-    let known = known(case, &key, gpu, settings);
-    let space = case.space(&target, &gpu.machine())?;
-    let compilers = Compilers::new(worker);
+    let known = resume::known(case, &key, gpu, settings);
+    let Workers { compilers, process } = workers;
     let compiler = Compiler { problem, backward: &backward, target, compilers };
-    let process = Process::new(worker);
     let mut remote = Remote::new(compiler, process, setup(case, program, gpu, settings));
+    remote.one_length = settings.level == Level::Baseline;
     remote.start()?;
     let mut show = Keeping::new(case, &key, gpu, settings);
     let Settings { level, stop, .. } = *settings;
     // Starting took a part of it, and comparing the winner takes another.
-    let budget = settings.budget.map(|all| all.saturating_sub(start.elapsed() + COMPARING));
+    let comparing = if level == Level::Baseline { Duration::ZERO } else { COMPARING };
+    let budget = settings.budget.map(|all| all.saturating_sub(start.elapsed() + comparing));
     let options = Options { level, budget, stop, known: &known };
-    let found = search(&space, &mut remote, &mut show, options);
+    let found = search(space, &mut remote, &mut show, options);
     let mut entry = Entry::new(kernel, key.clone());
     // Kept before anything else can fail.
     show.rest(&found.measurements)?;
-    let how = if level == Level::Full { How::Full } else { How::Quick };
-    let shipped = settings.manifest.get(&key).map(|record| record.schedule);
-    let mut turns = vec![(space.first(), How::Model)];
-    turns.extend(found.schedule.map(|s| (s, how)));
-    turns.extend(shipped.map(|s| (s, how)));
-    let mut winners = vec![None; turns.len()];
-    if found.schedule.is_some() {
-        let schedules: Vec<Schedule> = turns.iter().map(|(s, _)| *s).collect();
-        match remote.figures(&schedules) {
-            Ok(times) => {
-                for ((winner, (schedule, how)), ms) in winners.iter_mut().zip(&turns).zip(times) {
-                    *winner = Some(figures(case, &key, (gpu, settings), (*schedule, *how), ms));
-                }
-            }
-            // One of them alone may be at fault: the winner was right a moment ago.
-            Err(trouble) => {
-                note(format_args!(
-                    "the schedules could not be compared in turns: {}",
-                    words(&trouble)
-                ));
-                if let (Some(schedule), Ok(ms)) = (found.schedule, remote.figures(&schedules[1..2]))
-                {
-                    let of =
-                        |ms: &[f64; 3]| figures(case, &key, (gpu, settings), (schedule, how), *ms);
-                    winners[1] = ms.first().map(of);
-                }
-            }
+    let compared = match found.schedule {
+        Some(schedule) => {
+            let of = |s: &Schedule, how, ms: &[f64; 3]| {
+                figures(case, &key, (gpu, settings), (*s, how), *ms)
+            };
+            compare(schedule, space, settings, &key, &mut remote, of)
         }
-    }
-    let mut winners = winners.into_iter();
-    let model = winners.next().flatten();
-    let mut winner = if found.schedule.is_some() { winners.next().flatten() } else { None };
-    let shipped = winners.next().flatten();
-    // In turns the model's choice may be as good as what won by a hair before, and what the kernel carries
-    // may be what a quick search does not try.
-    for other in [&model, &shipped].into_iter().flatten() {
-        if let Some(best) = &winner
-            && other.figures.total_ms() < best.figures.total_ms()
-            && remote.check(Axis::Chunk, &other.schedule).is_ok()
-        {
-            winner = Some(Winner { how, ..other.clone() });
-        }
-    }
+        None => Compared::default(),
+    };
+    let Compared { winner, model, shipped } = compared;
     (entry.winner, entry.model) = (winner.clone(), model.clone());
     let entry = keep(settings.store, &entry)?;
     let mut measurements = found.known;
     measurements.extend(found.measurements);
     Ok(Tuning {
-        title: case.title(),
-        entry,
         measurements,
         winner,
         model,
         shipped,
         ended: found.ended,
-        starts: remote.starts(),
+        restarts: remote.restarts(),
         copy: remote.copy,
-        pairs: case.pairs(),
-        d: case.kernel.instance().d,
-        least_bytes: least_bytes(&case.sizes(), case.kernel.instance()),
+        ..untried(case, settings, entry)
     })
 }
 
-/// What the store knows of calls of the same sizes under the same driver.
-fn known(case: &Case, key: &Key, gpu: &Tuned, settings: &Settings<'_>) -> Vec<Measurement> {
-    if !settings.resume {
-        return Vec::new();
+/// A case of which nothing was tried, and what is kept of it.
+fn untried(case: &Case, settings: &Settings<'_>, entry: Entry) -> Tuning {
+    Tuning {
+        title: case.title(),
+        entry,
+        measurements: Vec::new(),
+        winner: None,
+        model: None,
+        shipped: None,
+        ended: Ended::Complete,
+        level: settings.level,
+        was_settled: false,
+        restarts: 0,
+        copy: None,
+        pairs: case.pairs(),
+        d: case.kernel.instance().d,
+        least_bytes: least_bytes(&case.sizes(), case.kernel.instance()),
     }
-    let sizes = (case.batch as u64, case.n as u64, case.hkv as u64);
-    match settings.store.get(key) {
-        Ok(None) => Vec::new(),
-        Ok(Some(entry)) => {
-            // What failed may have failed for want of room or by another's fault: it is tried again.
-            let tells = |outcome: &Outcome| {
-                matches!(
-                    outcome,
-                    Outcome::Measured(_) | Outcome::Stopped(_) | Outcome::Wrong { .. }
-                )
-            };
-            let same = |kept: &&Kept| {
-                (kept.batch, kept.n, kept.kv_heads) == sizes
-                    && kept.driver == gpu.driver
-                    && kept.scores == settings.scores
-                    && tells(&kept.measurement.outcome)
-            };
-            entry.measurements.iter().filter(same).map(|kept| kept.measurement.clone()).collect()
+}
+
+/// What a search found, and what it took turns with.
+#[derive(Default)]
+struct Compared {
+    winner: Option<Winner>,
+    model: Option<Winner>,
+    shipped: Option<Winner>,
+}
+
+/// The figures of what a search found, of the cost model's choice and of what the manifest has, which take
+/// turns; a baseline is the cost model's choice, and has figures of its own alone.
+fn compare(
+    found: Schedule,
+    space: &Space,
+    settings: &Settings<'_>,
+    key: &Key,
+    remote: &mut Remote<'_>,
+    of: impl Fn(&Schedule, How, &[f64; 3]) -> Winner,
+) -> Compared {
+    let how = match settings.level {
+        Level::Baseline => How::Baseline,
+        Level::Quick => How::Quick,
+        Level::Full => How::Full,
+    };
+    let alone = |remote: &mut Remote<'_>| match remote.figures(&[found]) {
+        Ok(all) => all.first().map(|ms| of(&found, how, ms)),
+        Err(trouble) => {
+            note(format_args!("the schedule has no figures: {}", words(&trouble)));
+            None
         }
-        Err(broken) => {
-            note(broken);
-            Vec::new()
+    };
+    if how == How::Baseline {
+        return Compared { winner: alone(remote), ..Compared::default() };
+    }
+    let mut turns = vec![(space.first(), How::Model), (found, how)];
+    turns.extend(settings.manifest.get(key).map(|record| (record.schedule, how)));
+    let schedules: Vec<Schedule> = turns.iter().map(|(s, _)| *s).collect();
+    let times = match remote.figures(&schedules) {
+        Ok(times) => times,
+        // One of them alone may be at fault: the winner was right a moment ago.
+        Err(trouble) => {
+            note(format_args!("the schedules could not be compared in turns: {}", words(&trouble)));
+            return Compared { winner: alone(remote), ..Compared::default() };
+        }
+    };
+    let mut all = turns.iter().zip(&times).map(|((s, how), ms)| of(s, *how, ms));
+    let (model, winner, shipped) = (all.next(), all.next(), all.next());
+    let mut compared = Compared { winner, model, shipped };
+    // In turns the model's choice may be as good as what won by a hair before, and what the kernel carries
+    // may be what a quick search does not try.
+    for other in [&compared.model, &compared.shipped].into_iter().flatten() {
+        if let Some(best) = &compared.winner
+            && other.figures.total_ms() < best.figures.total_ms()
+            && remote.check(Axis::Chunk, &other.schedule).is_ok()
+        {
+            compared.winner = Some(Winner { how, ..other.clone() });
         }
     }
+    compared
 }
 
 fn keep(store: &Store, entry: &Entry) -> Result<Entry, Failure> {
@@ -391,13 +422,6 @@ fn figures(
     Winner::new(key, schedule, how, figures)
 }
 
-/// This program again, as a process that uses the GPU or compiles. Tuned schedules play no part in it.
-fn worker() -> std::io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("tune-worker").env("SPARSEK_TUNED", "off");
-    Ok(command)
-}
-
 fn setup(case: &Case, program: &Program, gpu: &Tuned, settings: &Settings<'_>) -> Setup {
     Setup {
         program: program.to_json(),
@@ -415,3 +439,7 @@ fn setup(case: &Case, program: &Program, gpu: &Tuned, settings: &Settings<'_>) -
         with: case.with.clone(),
     }
 }
+
+#[cfg(all(test, unix))]
+#[path = "baseline_tests.rs"]
+mod baseline_tests;

@@ -60,7 +60,8 @@ pub(crate) struct Source {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// The first request: open the GPU and make the inputs.
+    /// The first request: open the GPU and make the inputs. Later ones say another kernel: the GPU stays open,
+    /// and inputs stay there where they are the same.
     Setup(Box<Setup>),
     /// Compute on the CPU what results on so many positions are compared with.
     Expect(usize),

@@ -3,7 +3,7 @@
 
 use super::Tuning;
 use crate::picture::{FAINT, GRID, INK, SELECTED, SINK, TAU, escaped};
-use sparsek_codegen::tune::{Axis, Outcome};
+use sparsek_codegen::tune::{Axis, Level, Outcome};
 use std::fmt::{self, Write};
 
 const LEFT: f64 = 70.0;
@@ -30,9 +30,13 @@ pub(crate) fn svg(done: &[Tuning], peak: f64, memory: f64) -> Result<String, fmt
     writeln!(out, "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>")?;
     for (at, tuning) in done.iter().enumerate() {
         let top = TOP + ROW * at as f64;
+        let of = match tuning.level {
+            Level::Baseline => "; baseline: what the cost model chooses, compared with nothing",
+            Level::Quick | Level::Full => "",
+        };
         writeln!(
             out,
-            "<text x=\"{LEFT}\" y=\"{}\" font-size=\"15\" font-weight=\"600\">{}</text>",
+            "<text x=\"{LEFT}\" y=\"{}\" font-size=\"15\" font-weight=\"600\">{}{of}</text>",
             top - 40.0,
             escaped(&tuning.title)
         )?;

@@ -61,7 +61,9 @@ fn tuning() -> Tuning {
         model: None,
         shipped: None,
         ended: Ended::Complete,
-        starts: 1,
+        level: Level::Full,
+        was_settled: false,
+        restarts: 0,
         copy: Some(4.27e12),
         pairs: 65_536.0 * 32.0 * 1024.0,
         d: 128,
@@ -77,6 +79,9 @@ fn every_candidate_is_drawn() {
     // Timed ones in the first panel, forwards and backwards in the second; crosses of 9 wrong ones.
     assert!(text.matches("<circle").count() >= 3 * 21 + 2 * 21, "{text}");
     assert_eq!(text.matches("l6 6m0 -6l-6 6").count(), 9);
+    assert!(!text.contains("baseline"), "{text}");
+    let baseline = svg(&[Tuning { level: Level::Baseline, ..tuning() }], 784e12, 4.27e12).unwrap();
+    assert!(baseline.contains("baseline: what the cost model chooses"), "{baseline}");
     // Nothing measured is no reason to fail.
     let nothing = Tuning { measurements: Vec::new(), winner: None, ..tuning() };
     let text = svg(&[nothing], 784e12, 4.27e12).unwrap();

@@ -3,7 +3,7 @@
 use super::protocol::{Reply, Request, Setup, Source};
 use crate::against_cpu;
 use crate::backend::{Backend, Device};
-use crate::bench::data::{self, Scores};
+use crate::bench::data::{self, Recipe, Scores};
 use crate::bench::device::copy_rate;
 use crate::bench::sets::{Set, driver, failed, least_bytes, mark, sets_that_take_turns};
 use crate::cases::Case;
@@ -58,10 +58,14 @@ pub(crate) fn run() -> Result<Outcome, Failure> {
 fn answer(server: &mut Option<Server>, request: Request) -> Reply {
     let reply = match (request, server.as_mut()) {
         (Request::Compile(source), _) => return compile(&source),
-        (Request::Setup(setup), _) => Server::new(&setup).map(|(opened, reply)| {
-            *server = Some(opened);
-            reply
-        }),
+        // The kernel of before goes first; where this fails there is none.
+        (Request::Setup(setup), _) => {
+            let gpu = server.take().map(|before| before.gpu);
+            Server::new(&setup, gpu).map(|(opened, reply)| {
+                *server = Some(opened);
+                reply
+            })
+        }
         (_, None) => Err(Failure::new("the first request sets up")),
         (Request::Expect(n), Some(server)) => server.expect(n),
         (Request::Check { axis, schedule, n }, Some(server)) => server.check(axis, schedule, n),
@@ -75,7 +79,7 @@ fn answer(server: &mut Option<Server>, request: Request) -> Reply {
         Err(failure) => failure.to_string(),
     };
     // After a fault the driver answers everything with it.
-    match server.as_ref().map(|server| server.device.synchronize()) {
+    match server.as_ref().map(|server| server.gpu.device.synchronize()) {
         Some(Err(_)) => Reply::Fault(failure),
         Some(Ok(())) | None => Reply::Failed(failure),
     }
@@ -100,12 +104,23 @@ struct Expected {
     results: Vec<(String, Tensor)>,
 }
 
+/// The GPU and what stays there from one kernel to the next.
+struct Gpu {
+    ordinal: usize,
+    device: cuda::Device,
+    /// What the inputs were made of.
+    recipe: Option<Recipe>,
+    /// Inputs that take turns.
+    sets: Vec<Set>,
+    /// Bytes a second of a copy, once it is known.
+    copy: Option<f64>,
+}
+
 struct Server {
     setup: Setup,
     kernel: Kernel,
-    device: cuda::Device,
+    gpu: Gpu,
     on_gpu: cuda::Kernel,
-    sets: Vec<Set>,
     expected: BTreeMap<usize, Expected>,
 }
 
@@ -113,27 +128,62 @@ fn scores(text: &str) -> Result<Scores, Failure> {
     text.parse().map_err(Failure::new)
 }
 
-impl Server {
-    fn new(setup: &Setup) -> Result<(Server, Reply), Failure> {
-        let program = Program::from_json(&setup.program).map_err(Failure::new)?;
-        let kernel = Kernel::from_program(&program, &setup.spec()).map_err(failed)?;
-        let Backend::Cuda(cuda) = Backend::open(Device::Cuda(setup.ordinal))? else {
+impl Gpu {
+    fn open(ordinal: usize) -> Result<Gpu, Failure> {
+        let Backend::Cuda(cuda) = Backend::open(Device::Cuda(ordinal))? else {
             return Err(Failure::new("schedules are tuned on a GPU"));
         };
-        let device = cuda.device;
-        let on_gpu = kernel.cuda(&device);
+        Ok(Gpu { ordinal, device: cuda.device, recipe: None, sets: Vec::new(), copy: None })
+    }
+
+    /// The inputs of a recipe, made and uploaded unless they are there.
+    fn provide(&mut self, recipe: Recipe, count: usize) -> Result<(), Failure> {
+        let stays = self.recipe.as_ref() == Some(&recipe) && self.sets.len() == count;
+        if !stays {
+            // There may not be room for both.
+            (self.recipe, self.sets) = (None, Vec::new());
+        }
+        // Memory of the kernel before goes back to the driver; a fault of it is seen here and not in this kernel.
+        self.device.synchronize().map_err(failed)?;
+        if stays {
+            return Ok(());
+        }
+        for seed in 0..count {
+            let loaded = recipe.make(seed as u64 + 1);
+            self.sets.push(Set::upload(&self.device, &loaded, true).map_err(failed)?);
+        }
+        self.recipe = Some(recipe);
+        Ok(())
+    }
+
+    /// Bytes a second of a copy.
+    fn copy(&mut self) -> Result<f64, Failure> {
+        let rate = match self.copy {
+            Some(rate) => rate,
+            None => copy_rate(&self.device)?,
+        };
+        self.copy = Some(rate);
+        Ok(rate)
+    }
+}
+
+impl Server {
+    /// For a kernel, with the GPU that another kernel had where there is one.
+    fn new(setup: &Setup, gpu: Option<Gpu>) -> Result<(Server, Reply), Failure> {
+        let program = Program::from_json(&setup.program).map_err(Failure::new)?;
+        let kernel = Kernel::from_program(&program, &setup.spec()).map_err(failed)?;
+        let mut gpu = match gpu.filter(|gpu| gpu.ordinal == setup.ordinal) {
+            Some(gpu) => gpu,
+            None => Gpu::open(setup.ordinal)?,
+        };
+        let on_gpu = kernel.cuda(&gpu.device);
         let sizes = sizes(setup, setup.n);
         let instance = kernel.instance();
-        let kind = scores(&setup.scores)?;
-        let count = sets_that_take_turns(least_bytes(&sizes, instance).0);
-        let set = |seed: usize| {
-            let loaded = data::inputs_with(instance, &sizes, kind, seed as u64 + 1, &setup.with);
-            Set::upload(&device, &loaded, true).map_err(failed)
-        };
-        let sets = (0..count).map(set).collect::<Result<Vec<_>, _>>()?;
-        let copy = copy_rate(&device)?;
+        let recipe = Recipe::new(instance, &sizes, scores(&setup.scores)?, &setup.with);
+        gpu.provide(recipe, sets_that_take_turns(least_bytes(&sizes, instance).0))?;
+        let copy = gpu.copy()?;
         let expected = BTreeMap::new();
-        let server = Server { setup: setup.clone(), kernel, device, on_gpu, sets, expected };
+        let server = Server { setup: setup.clone(), kernel, gpu, on_gpu, expected };
         Ok((server, Reply::Ready { copy }))
     }
 
@@ -236,16 +286,16 @@ impl Server {
         calls: usize,
     ) -> Result<Vec<(f64, f64)>, Failure> {
         let options = cuda::Options { schedule: Some(schedule), ..cuda::Options::default() };
-        let Server { device, on_gpu, .. } = self;
+        let Server { gpu: Gpu { device, sets, .. }, on_gpu, .. } = self;
         let mut events = Vec::with_capacity(calls + 1);
         // The backward alone: of one forward for each set.
         let mut forwards = Vec::new();
         if axis == Axis::Backward {
-            for set in &self.sets {
+            for set in sets {
                 forwards.push(on_gpu.forward(&set.inputs(), &options).map_err(failed)?);
             }
         }
-        for (at, set) in self.sets.iter().cycle().take(calls + 1).enumerate() {
+        for (at, set) in sets.iter().cycle().take(calls + 1).enumerate() {
             let inputs = set.inputs();
             let backward = |forward: &cuda::Forward| -> Result<(), Failure> {
                 let d_o = set.d_o.as_ref().ok_or_else(|| Failure::new("there is no d_o"))?;
@@ -292,7 +342,7 @@ impl Server {
             }
         }
         for (schedule, times) in schedules.iter().zip(&mut times) {
-            for set in self.sets.iter().cycle().take(PROFILED) {
+            for set in self.gpu.sets.iter().cycle().take(PROFILED) {
                 let profile = cuda::Profile::new();
                 let options = cuda::Options {
                     schedule: Some(*schedule),

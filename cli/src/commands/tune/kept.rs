@@ -5,7 +5,7 @@ use crate::table::Table;
 use crate::tensors::output::Destination;
 use crate::terminal::{Channel, note};
 use crate::tune::show::part;
-use sparsek::tuned::{Entry, Manifest, Store, Winner};
+use sparsek::tuned::{Entry, How, Manifest, Record, Store, Winner};
 use sparsek_codegen::tune::{Axis, Outcome as Tried};
 use std::path::Path;
 
@@ -116,6 +116,7 @@ pub(super) fn show(wanted: &str) -> Result<Outcome, Failure> {
     out.push_str(&format!("  inputs    {}\n", key.given.join(", ")));
     for (name, winner) in [("winner", &entry.winner), ("model", &entry.model)] {
         let Some(winner) = winner else { continue };
+        let name = if winner.how == How::Baseline { "baseline" } else { name };
         let f = &winner.figures;
         let schedule = winner.schedule.to_string().replace('\n', "\n            ");
         out.push_str(&format!("  {name:9} {schedule}\n"));
@@ -125,6 +126,9 @@ pub(super) fn show(wanted: &str) -> Result<Outcome, Failure> {
             f.forward_ms, f.plan_ms, f.backward_ms, f.batch, f.n, f.heads, f.kv_heads,
             winner.how.name(), f.driver, f.date
         ));
+        if winner.how == How::Baseline {
+            out.push_str("            what the cost model chooses, compared with nothing\n");
+        }
     }
     for axis in Axis::ALL {
         let of_axis = entry.measurements.iter().filter(|k| k.measurement.axis == axis);
@@ -188,7 +192,7 @@ pub(super) fn export(filter: Option<&str>, output: &Path) -> Result<Outcome, Fai
         texts.iter().any(|text| text.to_lowercase().replace('-', "").contains(&filter))
     };
     let all = entries(&store)?;
-    let records: Vec<_> =
+    let records: Vec<Record> =
         all.iter().filter(|e| is_current(e) && wanted(e)).filter_map(Entry::record).collect();
     if records.is_empty() {
         let what = filter.map_or(String::new(), |f| format!(" that matches `{f}`"));
@@ -198,11 +202,22 @@ pub(super) fn export(filter: Option<&str>, output: &Path) -> Result<Outcome, Fai
         ))
         .help("`sparsek tune list` shows what there is"));
     }
-    let count = records.len();
+    let count = counted(&records);
     let text = Manifest::new(records).to_json();
     destination.write(|out| out.write_all(text.as_bytes()))?;
-    note(format_args!("{count} tuned schedules in {}", output.display()));
+    note(format_args!("{count} in {}", output.display()));
     Ok(Outcome::Done)
+}
+
+/// How many records there are, and how many of them no search found.
+fn counted(records: &[Record]) -> String {
+    let alone = records.iter().filter(|record| record.how == How::Baseline).count();
+    let tuned = records.len() - alone;
+    match (tuned, alone) {
+        (_, 0) => format!("{tuned} tuned schedules"),
+        (0, _) => format!("{alone} baselines of the cost model's choice"),
+        _ => format!("{tuned} tuned schedules and {alone} baselines of the cost model's choice"),
+    }
 }
 
 pub(super) fn import(file: &Path) -> Result<Outcome, Failure> {
@@ -212,7 +227,7 @@ pub(super) fn import(file: &Path) -> Result<Outcome, Failure> {
     let manifest = Manifest::from_json(&text)
         .map_err(|e| Failure::new(format_args!("{at}: {e}")).help("give what `export` wrote"))?;
     let store = store()?;
-    let (mut taken, mut left) = (0, 0);
+    let (mut taken, mut left) = (Vec::new(), 0);
     for record in manifest.records() {
         let Some(figures) = &record.figures else {
             left += 1;
@@ -228,12 +243,12 @@ pub(super) fn import(file: &Path) -> Result<Outcome, Failure> {
         if let Some(aside) = merged.moved {
             note(format_args!("a file that could not be read is now {}", aside.display()));
         }
-        taken += 1;
+        taken.push(record.clone());
     }
     if left > 0 {
         note(format_args!("{left} records without figures are the cost model's choice: left out"));
     }
-    Channel::Stdout.write(&format!("{taken} tuned schedules from {at}\n"))?;
+    Channel::Stdout.write(&format!("{} from {at}\n", counted(&taken)))?;
     Ok(Outcome::Done)
 }
 

@@ -10,6 +10,7 @@ use crate::failure::{Failure, Outcome};
 use crate::tune::lists::Numbers;
 use clap::{Args, Subcommand};
 use sparsek::Elem;
+use sparsek_codegen::tune::Level;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,7 +25,8 @@ Candidates are ranked by a cost model and compiled on every core. A process of i
 first compared with the CPU backend on a small problem, then timed. One that crashes or hangs costs
 only itself. The interrupt key ends the search behind the running candidate and keeps what was measured;
 --resume then goes on. What wins is kept in the store (SPARSEK_TUNED_DIR, else the platform's folder for data)
-and used by every later call of that key; SPARSEK_TUNED=off ignores it.
+and used by every later call of that key; SPARSEK_TUNED=off ignores it. A baseline takes the place of nothing
+that a search found.
 
 Exit codes: 0 done, 1 no candidate gave a right result, 2 bad usage or no GPU, 130 interrupted.
 
@@ -32,6 +34,7 @@ Examples:
   sparsek tune sparsek-value --head-dim 64,128 --k 512 --window 512 --dry-run
   sparsek tune src/attention.rs::Local --head-dim 128 --k 128..1024 --window 0,512 --seq 65536
   sparsek tune sparsek-value --head-dim 128 --k 512 --window 512 --level full --report tuned.svg
+  sparsek tune sparsek-value --head-dim 64,128 --k 128..1024 --window 0,512 --level baseline
   sparsek tune list
   sparsek tune export sparsek-value --output src/tuned.json")]
 pub(crate) struct TuneArgs {
@@ -77,7 +80,8 @@ struct SearchArgs {
     /// What scores are like: sd:NUMBER, trend:SLOPE:SD or equal
     #[arg(long, value_name = "KIND", default_value = "sd:1")]
     scores: Scores,
-    /// quick: the best of the ranking, starting none after half a minute; full: every candidate
+    /// baseline: what calls take anyway, to have its figures; quick: the best of the ranking, starting none after
+    /// half a minute; full: every candidate
     #[arg(long, value_enum, default_value = "quick")]
     level: LevelName,
     /// Start nothing after that time, as 90s, 10m or 2h
@@ -108,10 +112,22 @@ struct SearchArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum LevelName {
+    /// What the cost model chooses alone
+    Baseline,
     /// The best of the ranking
     Quick,
     /// Every candidate
     Full,
+}
+
+impl LevelName {
+    fn level(self) -> Level {
+        match self {
+            LevelName::Baseline => Level::Baseline,
+            LevelName::Quick => Level::Quick,
+            LevelName::Full => Level::Full,
+        }
+    }
 }
 
 /// What is kept.

@@ -9,10 +9,12 @@ use crate::failure::{Failure, Outcome};
 use crate::table::Table;
 use crate::target::Target;
 use crate::terminal::{Channel, note};
-use crate::tune::{self, Case, Settings, Tuned, Tuning, lists::Numbers, report, show::part};
+use crate::tune::{
+    self, Case, Settings, Tuned, Tuning, Workers, lists::Numbers, report, show::part,
+};
 use serde_json::json;
 use sparsek::dsl::ir::{Extent, Program, Spec};
-use sparsek::tuned::Winner;
+use sparsek::tuned::{How, Winner};
 use sparsek::{Elem, Kernel};
 use sparsek_codegen::tune::{Axis, Ended, Level, Machine, Outcome as Tried};
 use std::collections::BTreeMap;
@@ -60,21 +62,18 @@ pub(crate) fn cases(program: &Program, sizes: &Sizes<'_>) -> Result<Vec<Case>, F
         }
     }
     let mut all = Vec::new();
-    for d in dims {
+    // Inputs depend on D and the length, and are made anew where those change.
+    for (d, n) in dims.iter().flat_map(|d| sizes.seq.0.iter().map(move |n| (d, n))) {
+        let n = usize::try_from(*n).ok().filter(|n| (1..=1 << 24).contains(n));
+        let n = n.ok_or_else(|| {
+            Failure::new("--seq is outside 1 to 16777216").help("give another length")
+        })?;
         for k in &ks {
             for w in &windows {
                 let spec = Spec { elem, d: d.unwrap_or(literal), k: *k, w: *w, set: set.clone() };
                 let kernel = Kernel::from_program(program, &spec).map_err(|e| failure(e, None))?;
-                for n in &sizes.seq.0 {
-                    let n = usize::try_from(*n).ok().filter(|n| (1..=1 << 24).contains(n));
-                    let n = n.ok_or_else(|| {
-                        Failure::new("--seq is outside 1 to 16777216").help("give another length")
-                    })?;
-                    let (hq, hkv) = sizes.heads;
-                    let (kernel, spec, batch) = (kernel.clone(), spec.clone(), sizes.batch);
-                    let with = sizes.with.to_vec();
-                    all.push(Case { kernel, spec, batch, n, hq, hkv, with });
-                }
+                let ((hq, hkv), batch, with) = (sizes.heads, sizes.batch, sizes.with.to_vec());
+                all.push(Case { kernel, spec, batch, n, hq, hkv, with });
                 if all.len() > MOST {
                     return Err(Failure::new(format_args!("more than {MOST} keys"))
                         .help("give shorter lists"));
@@ -143,29 +142,44 @@ pub(super) fn run(args: &SearchArgs) -> Result<Outcome, Failure> {
     })?;
     let stop = stopping()?;
     let start = Instant::now();
-    let level = if args.level == LevelName::Full { Level::Full } else { Level::Quick };
+    let level = args.level.level();
+    let left = || args.budget.map(|budget| budget.saturating_sub(start.elapsed()));
+    let go_on = || !stop.load(Ordering::Relaxed) && left().is_none_or(|left| !left.is_zero());
+    let settings = |budget| Settings {
+        level,
+        budget,
+        stop: &stop,
+        resume: args.resume,
+        scores: args.scores.to_string(),
+        store: &store,
+        manifest: &manifest,
+    };
+    let mut workers = Workers::new();
+    workers.compile_ahead(&cases, &gpu, &settings(None), &go_on);
+    let machine = gpu.machine();
     let mut done: Vec<Tuning> = Vec::new();
-    let mut failed = None;
+    let (mut failed, mut refused) = (None, Vec::new());
     for case in &cases {
-        let left = args.budget.map(|budget| budget.saturating_sub(start.elapsed()));
-        if stop.load(Ordering::Relaxed) || left.is_some_and(|left| left.is_zero()) {
+        if !go_on() {
             break;
         }
         let quick = (level == Level::Quick).then_some(std::time::Duration::from_secs(QUICK));
-        let budget = match (left, quick) {
+        let budget = match (left(), quick) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        let settings = Settings {
-            level,
-            budget,
-            stop: &stop,
-            resume: args.resume,
-            scores: args.scores.to_string(),
-            store: &store,
-            manifest: &manifest,
+        let space = match case.space(&gpu.target, &machine) {
+            Ok(space) => space,
+            // It costs no other key anything.
+            Err(failure) => {
+                if cases.len() > 1 {
+                    note(format_args!("{}: {failure}", case.title()));
+                }
+                refused.push(failure);
+                continue;
+            }
         };
-        match tune::tune(case, &target.program, &gpu, &settings) {
+        match tune::tune(case, &space, &target.program, &gpu, &mut workers, &settings(budget)) {
             Ok(tuned) => {
                 Channel::Stdout.write(&summary(&tuned))?;
                 done.push(tuned);
@@ -177,7 +191,7 @@ pub(super) fn run(args: &SearchArgs) -> Result<Outcome, Failure> {
             }
         }
     }
-    let machine = gpu.machine();
+    drop(workers);
     if let Some(report) = report {
         let elem = cases.first().map_or(Elem::Bf16, |c| c.spec.elem);
         let measured = gpu.info.name.contains("H200") && elem != Elem::F32;
@@ -196,15 +210,24 @@ pub(super) fn run(args: &SearchArgs) -> Result<Outcome, Failure> {
     if let Some(failure) = failed {
         return Err(failure);
     }
-    if done.len() < cases.len() {
-        note(format_args!("{} of {} keys were not reached", cases.len() - done.len(), cases.len()));
+    let reached = done.len() + refused.len();
+    if reached < cases.len() {
+        note(format_args!("{} of {} keys were not reached", cases.len() - reached, cases.len()));
     }
     if stop.load(Ordering::Relaxed) {
         note("interrupted; what was measured is kept, and --resume goes on");
         return Ok(Outcome::Interrupted);
     }
-    for tuning in done.iter().filter(|t| t.measurements.is_empty()) {
+    for tuning in done.iter().filter(|t| t.measurements.is_empty() && !t.was_settled) {
         note(format_args!("{}: the budget left time for no candidate", tuning.title));
+    }
+    match (refused.len(), cases.len()) {
+        (0, _) => {}
+        (1, 1) => return Err(refused.remove(0)),
+        (n, all) => {
+            return Err(Failure::new(format_args!("{n} of {all} keys have no schedule"))
+                .help("the notes say why; leave them out of the lists"));
+        }
     }
     match done.iter().any(Tuning::nothing_is_right) {
         true => Ok(Outcome::DoesNotHold),
@@ -234,7 +257,12 @@ fn dry_run(args: &SearchArgs, cases: &[Case], ordinal: usize) -> Result<Outcome,
     let target = args.target.or(gpu.as_ref().map(|gpu| gpu.target)).or_else(usual);
     let target = target.ok_or_else(|| Failure::new("no target"))?;
     let machine = gpu.map_or_else(|| Machine::of(&target), |gpu| gpu.machine());
-    let most = if args.top == 0 { usize::MAX } else { args.top };
+    let baseline = args.level == LevelName::Baseline;
+    let most = match args.top {
+        _ if baseline => 1,
+        0 => usize::MAX,
+        top => top,
+    };
     for case in cases {
         let space = case.space(&target, &machine)?;
         let mut out = format!("{}\n", case.title());
@@ -253,8 +281,9 @@ fn dry_run(args: &SearchArgs, cases: &[Case], ordinal: usize) -> Result<Outcome,
             for (ms, text) in all.iter().take(most) {
                 table.row([format!("{ms:.3}"), text.clone()]);
             }
+            let of = if baseline { "the first of " } else { "" };
             out.push_str(&format!(
-                "{}, {} candidates:\n{}",
+                "{}, {of}{} candidates:\n{}",
                 axis.name(),
                 all.len(),
                 table.render(2)
@@ -262,7 +291,8 @@ fn dry_run(args: &SearchArgs, cases: &[Case], ordinal: usize) -> Result<Outcome,
         }
         let chosen = first.to_string().replace('\n', "; ");
         out.push_str(&format!(
-            "without tuning: {}\n\n",
+            "{}: {}\n\n",
+            if baseline { "without tuning, and all that would be timed" } else { "without tuning" },
             chosen.split_whitespace().collect::<Vec<_>>().join(" ")
         ));
         Channel::Stdout.write(&out)?;
@@ -280,6 +310,10 @@ fn rows<T: Copy>(
 /// What was found and gained.
 fn summary(t: &Tuning) -> String {
     let mut out = format!("{}\n", t.title);
+    if t.was_settled {
+        out.push_str("  nothing was measured: figures of these sizes and this driver are known\n");
+        return out + &kept(t);
+    }
     let ended = match t.ended {
         Ended::Complete => "complete",
         Ended::Budget => "ended by its budget",
@@ -290,11 +324,15 @@ fn summary(t: &Tuning) -> String {
         "  {} candidates tried ({ended}), {failed} of them without a right result",
         t.measurements.len()
     ));
-    if t.starts > 1 {
-        out.push_str(&format!("; the process that uses the GPU was started {} times", t.starts));
+    if t.restarts > 0 {
+        let times =
+            if t.restarts == 1 { "once".to_owned() } else { format!("{} times", t.restarts) };
+        out.push_str(&format!("; the process that uses the GPU was started again {times}"));
     }
     out.push('\n');
-    for axis in Axis::ALL {
+    // The baseline is alone on each axis.
+    let axes = if t.level == Level::Baseline { &[][..] } else { &Axis::ALL };
+    for &axis in axes {
         let of_axis = t.measurements.iter().filter(|m| m.axis == axis);
         let times: Vec<f64> =
             of_axis.filter_map(|m| m.outcome.spread()).map(|s| s.median).collect();
@@ -315,10 +353,10 @@ fn summary(t: &Tuning) -> String {
         Table::new(&["<", "plan", "forward", "backward", "total", "best is", "<schedule"]);
     let total = |w: &Winner| w.figures.total_ms();
     let best = t.winner.as_ref().map(total);
-    for (name, winner) in
-        [("winner", &t.winner), ("cost model", &t.model), ("manifest", &t.shipped)]
-    {
+    let first = if t.level == Level::Baseline { "baseline" } else { "winner" };
+    for (name, winner) in [(first, &t.winner), ("cost model", &t.model), ("manifest", &t.shipped)] {
         let Some(w) = winner else { continue };
+        let best = best.filter(|_| t.level != Level::Baseline);
         let gain = best.map_or("-".to_owned(), |best| format!("{:.3} x", total(w) / best));
         let schedule = Axis::ALL.map(|axis| part(axis, &w.schedule)).join(" | ");
         let f = &w.figures;
@@ -338,10 +376,22 @@ fn summary(t: &Tuning) -> String {
             out.push_str("  no schedule: no candidate was tried to the end with a right result\n")
         }
     }
-    if let Some(kept) = &t.entry.winner {
-        out.push_str(&format!("  kept: {} ({:.3} ms)\n", kept.id, kept.figures.total_ms()));
-    }
-    out
+    out + &kept(t)
+}
+
+/// What the store has now.
+fn kept(t: &Tuning) -> String {
+    let Some(kept) = &t.entry.winner else { return String::new() };
+    let how = match kept.how {
+        How::Baseline => {
+            ", baseline: what the cost model chooses, compared with nothing".to_owned()
+        }
+        how if t.level == Level::Baseline => {
+            format!(", found by {}: a baseline does not take its place", how.name())
+        }
+        _ => String::new(),
+    };
+    format!("  kept: {} ({:.3} ms){how}\n", kept.id, kept.figures.total_ms())
 }
 
 /// Every number.
@@ -357,7 +407,9 @@ fn numbers(done: &[Tuning], gpu: &Tuned) -> serde_json::Value {
             "manifest": t.shipped,
             "kept": t.entry.winner,
             "wrong": wrong.count(),
-            "process_starts": t.starts,
+            "level": format!("{:?}", t.level).to_lowercase(),
+            "known": t.was_settled,
+            "process_restarts": t.restarts,
             "copy_gb_per_s": t.copy.map(|rate| rate / 1e9),
             "pairs": t.pairs,
             "measurements": t.measurements,
