@@ -82,6 +82,30 @@ fn a_dry_run_shows_the_models_ranking() {
 }
 
 #[test]
+fn a_dry_run_of_a_baseline_shows_what_would_be_timed() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = "tune sparsek-value --head-dim 128 --k 256,512 --window 512 --dry-run --target sm_90a \
+                --level baseline --top 6";
+    let said = run(folder.path(), line).succeeds().stdout;
+    let all = "without tuning, and all that would be timed: chunk";
+    assert_eq!(said.matches(all).count(), 2, "{said}");
+    assert!(said.contains("forward, the first of 83 candidates"), "{said}");
+    // One line for each axis of each key, and the line that says all of it.
+    assert_eq!(said.matches("warps 12").count(), 2 * (2 + 2), "{said}");
+    // Lengths outside k and the window: inputs are made for each D and length once.
+    let line =
+        "tune sparsek-value --k 256,512 --seq 4096,8192 --dry-run --target sm_90a --level baseline";
+    let said = run(folder.path(), line).succeeds().stdout;
+    let titles = said.lines().filter(|l| l.starts_with("SparsekValue"));
+    let lengths: Vec<bool> = titles.map(|l| l.contains("N 4096")).collect();
+    assert_eq!(lengths, [true, true, false, false], "{said}");
+    run(folder.path(), "tune sparsek-value --level base --dry-run")
+        .fails(2, &["baseline", "quick", "full"]);
+    run(folder.path(), "tune sparsek-value --level baseline").fails(2, &["measured on a GPU"]);
+    assert!(files(folder.path()).is_empty(), "{:?}", files(folder.path()));
+}
+
+#[test]
 fn without_a_gpu_it_says_so_and_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let line = "tune sparsek-value --report {}/r.svg --json {}/r.json";
@@ -142,6 +166,35 @@ fn what_is_kept_is_listed_shown_exported_and_removed() {
     assert_eq!(Manifest::from_json(&text("one.json")).unwrap(), Manifest::new([one.clone()]));
     run(at, &format!("tune rm {} {}", one.id(), other.id())).succeeds();
     assert!(run(at, "tune list").succeeds().stdout.contains("nothing is tuned"));
+}
+
+/// The same as the model's choice that was measured alone.
+fn baseline(record: &Record) -> Record {
+    Record { how: How::Baseline, ..record.clone() }
+}
+
+#[test]
+fn a_baseline_is_said_to_be_one_and_gives_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let (guess, found) = (record(&value(), 512, 512, 1.5), record(&value(), 512, 1024, 2.5));
+    manifest(at, "baseline.json", [baseline(&guess)]);
+    manifest(at, "found.json", [found.clone()]);
+    let said = run(at, "tune import {}/baseline.json").succeeds().stdout;
+    assert!(said.contains("1 baselines of the cost model's choice"), "{said}");
+    let listed = run(at, "tune list").succeeds().stdout;
+    assert!(listed.contains("baseline") && listed.contains("1.500"), "{listed}");
+    let shown = run(at, &format!("tune show {}", guess.id())).succeeds().stdout;
+    assert!(shown.contains("  baseline  chunk 512"), "{shown}");
+    assert!(shown.contains("compared with nothing") && !shown.contains("winner"), "{shown}");
+    run(at, "tune export --output {}/out.json").succeeds();
+    let text = |name: &str| fs::read_to_string(at.join(name)).unwrap();
+    assert_eq!(text("out.json"), text("baseline.json"));
+    // It is slower, and was searched for: it takes the place, and keeps it.
+    run(at, "tune import {}/found.json").succeeds();
+    run(at, "tune import {}/baseline.json").succeeds();
+    run(at, "tune export --output {}/out.json").succeeds();
+    assert_eq!(text("out.json"), text("found.json"));
 }
 
 #[test]
@@ -212,6 +265,16 @@ fn doctor_says_which_keys_are_tuned() {
     let said = doctor("").succeeds().stdout;
     assert!(said.contains("2 of 2 keys") && said.contains("of the kernel's manifest"), "{said}");
     assert!(said.contains(&carried.id()) && said.contains("2.500"), "{said}");
+    // A baseline of the store does not hide what the manifest has; alone it is said to be one.
+    manifest(at, "baseline.json", [512, 1024].map(|k| baseline(&record(&value(), k, 512, 1.0))));
+    run(at, "tune import {}/baseline.json").succeeds();
+    let said = doctor("--k 512,1024").succeeds().stdout;
+    assert!(said.contains("1 of 2 keys run on a tuned schedule"), "{said}");
+    assert!(said.contains(", 1 on the cost model's guess, measured\n"), "{said}");
+    assert!(said.contains("of the kernel's manifest"), "{said}");
+    assert!(said.contains("the cost model's guess, measured as "), "{said}");
+    let ids = [512, 1024].map(|k| record(&value(), k, 512, 1.0).id());
+    run(at, &format!("tune rm {} {}", ids[0], ids[1])).succeeds();
     let said = doctor("--k 512,1024").succeeds().stdout;
     assert!(said.contains("1 of 2 keys") && said.contains("the cost model's guess"), "{said}");
     manifest(at, "in.json", [stored.clone()]);
