@@ -79,17 +79,17 @@ pub fn find(
             None
         }
     });
-    let stored = stored.map(|record| (record, Source::Store as fn(String) -> Source));
-    let carried = manifest.get(key).map(|record| (record.clone(), Source::Manifest as _));
-    let mut found: Vec<(Record, fn(String) -> Source)> =
-        stored.into_iter().chain(carried).collect();
+    let of_store = stored.map(|record| (Source::Store(record.id()), record));
+    let of_manifest =
+        manifest.get(key).map(|record| (Source::Manifest(record.id()), record.clone()));
+    let mut found: Vec<(Source, Record)> = of_store.into_iter().chain(of_manifest).collect();
     // Stable: the store stays before the manifest.
-    found.sort_by_key(|(record, _)| !record.how.is_searched());
-    for (record, source) in found {
+    found.sort_by_key(|(_, record)| !record.how.is_searched());
+    for (source, record) in found {
         let id = record.id();
         match fits(&record.schedule) {
             Ok(()) if record.how == How::Baseline => return Some((record, Source::Baseline(id))),
-            Ok(()) => return Some((record, source(id))),
+            Ok(()) => return Some((record, source)),
             Err(e) => {
                 warn(format!("the tuned schedule {id} of {} is not used: {e}", record.kernel))
             }
