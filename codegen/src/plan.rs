@@ -199,8 +199,9 @@ pub(crate) struct Values {
     pub(crate) has_rows: bool,
     /// The rows' sweep needs nothing of the launch before it, and waits for it in the end.
     pub(crate) rows_wait_last: bool,
-    /// The same of the ranges of the threshold, and of products of rows.
+    /// The same of the ranges of the threshold, of the lists of tiles, and of products of rows.
     pub(crate) ranges_wait_last: bool,
+    pub(crate) tiles_wait_last: bool,
     pub(crate) row_dots_wait_last: bool,
     /// The windows' sweep needs what the launch before it wrote only to store.
     pub(crate) window_waits_late: bool,

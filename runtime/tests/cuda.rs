@@ -64,6 +64,37 @@ fn strides_and_streams_change_nothing() {
     assert!(message.contains("`q`") && message.contains("16 bytes"), "{message}");
 }
 
+/// Launches begin before those before them have ended, in memory that the call before used: whatever a
+/// multiprocessor still knows of that call's numbers must not be read.
+#[test]
+fn calls_without_a_wait_between_them_do_not_mix() {
+    let Some(device) = device() else { return };
+    let (local, n) = (local(), 5000);
+    let kernel = local.cuda(&device);
+    let uploaded = [0, 100].map(|seed| Case::of_seed(seed, 2, n).upload(&device));
+    let d_o = device.upload(&Case::new(2, n).view("d_o")).unwrap();
+    let call = |which: usize| {
+        let inputs = views(&uploaded[which]);
+        let forward = kernel.forward(&inputs).unwrap();
+        let gradients = kernel.backward(&inputs, &forward, &d_o.view()).unwrap();
+        (forward, gradients)
+    };
+    let alone = [0, 1].map(|which| {
+        device.synchronize().unwrap();
+        let (forward, _) = call(which);
+        let tensors = [forward.o(), forward.tau(), forward.expiry(), forward.lse()];
+        tensors.map(|t| t.download().unwrap())
+    });
+    assert_ne!(alone[0][1], alone[1][1]);
+    for at in 0..210 {
+        let (forward, _) = call(at % 2);
+        if at % 7 == 6 {
+            let tensors = [forward.o(), forward.tau(), forward.expiry(), forward.lse()];
+            assert_eq!(tensors.map(|t| t.download().unwrap()), alone[at % 2], "call {at}");
+        }
+    }
+}
+
 /// A forward and a backward call with the caller's memory, captured into a graph and run twice.
 #[test]
 fn prepared_calls_are_captured() {

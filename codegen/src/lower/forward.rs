@@ -37,6 +37,8 @@ pub(crate) fn lower(
 
     let positions = b.values.shapes[0].positions;
     b.tiles(&TopK::of(problem, schedule), positions)?;
+    // The launch before is the plan's last, in the same call: it has waited for the one that lists keys.
+    b.values.tiles_wait_last = b.values.has_topk;
     let fields = Fields::of(&b.values);
     match s.family {
         Family::Sm80 => {

@@ -143,7 +143,7 @@ struct ListedCandidates {
     }
 };
 
-// tau, from all candidates, where more than K have arrived and the K-th best score is v; as `largest_root` finds it, but two
+// tau, from all candidates, where more than K have arrived and the K-th best score is v; as `root` finds one, but two
 // steps at a time, whose searches overlap. Newton's step from the left and the chord lie on both sides of the root wherever f
 // bends one way; the middle replaces the chord after steps that did not halve the bracket.
 __device__ double tau_of(ListedCandidates& candidates, double v) {

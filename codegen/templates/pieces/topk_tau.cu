@@ -1,7 +1,8 @@
 // tau of every query of a chunk, from the states before and after it. It changes only at events: arrivals above tau before
 // the chunk. Of those who arrived earlier most stay fractional, saturated or below all the time, and count by number and
 // sum; the few others, the movers, are copied to shared memory. Warps then find tau after every group of events, and last
-// that after each event of a group, one to a lane, from the fewer still that move within the group.
+// that after each event of a group, one to a lane, from the fewer still that move within the group. All that runs beside
+// plan_expiry, whose K-th best scores decide only where f is K at more than one t: tau is the largest.
 
 constexpr int TAU_THREADS = CHUNK < 256 ? CHUNK : 256, TAU_WARPS = TAU_THREADS / 32;
 constexpr int TAU_GROUPS = CHUNK / 32 > TAU_WARPS ? CHUNK / 32 : TAU_WARPS;
@@ -171,19 +172,14 @@ __device__ int split(const ChunkScores& chunk, int events, double low, double hi
     return next;
 }
 
-// tau after every event of a group, one to a lane, between tau before and after the group.
-__device__ float tau_of_group(const ChunkScores& chunk, int before, int end, bool known, double v, double low, double high,
-                              double* unstable) {
+// A root after every event of a group, one to a lane, between those before and after the group.
+__device__ double root_in_group(const ChunkScores& chunk, int before, int end, bool known, double low, double high,
+                                double* unstable) {
     const int lane = threadIdx.x % 32;
-    const unsigned known_lanes = __ballot_sync(FULL_WARP, known);
-    if (known_lanes == 0) return -INFINITY_F;
-    // The K-th best score never falls, and tau is at least that less one.
-    const double first = __shfl_sync(FULL_WARP, v, __ffs(known_lanes) - 1) - 1.0;
-    if (first > low) low = first;
-    if (!(low < high)) return known ? static_cast<float>(high) : -INFINITY_F;
     const float score = before + lane < end ? chunk.events[before + lane] : -INFINITY_F;
-    const unsigned recent = __ballot_sync(FULL_WARP, score > low);
-    if (recent == 0) return known ? static_cast<float>(high) : -INFINITY_F;  // nobody moves tau
+    const unsigned known_lanes = __ballot_sync(FULL_WARP, known), recent = __ballot_sync(FULL_WARP, score > low);
+    if (known_lanes == 0) return -INFINITY_F;
+    if (!(low < high) || recent == 0) return known ? high : -INFINITY_F;  // nobody moves it
     const double step = (high - low) / (end - before);
     GroupCandidates candidates = {{}, unstable, 0};
     const int count = split(chunk, before, low, high, candidates.stable, unstable);
@@ -194,20 +190,29 @@ __device__ float tau_of_group(const ChunkScores& chunk, int before, int end, boo
         candidates.count = count + __popc(earlier) + arrives;
         __syncwarp();
         if (known) tau = recent >> lane < 2 ? high  // nobody moves it later in the group
-                                            : largest_root(candidates, v, low, high, low + step * (lane + 1));
+                                            : root(candidates, low, high, low + step * (lane + 1));
     } else {
         // Too many to go over for every lane: one event after another, by all lanes.
         for (int e = __ffs(known_lanes) - 1; e < end - before; ++e) {
-            const double t = largest_root(ArrivedCandidates{chunk, before + e + 1}, __shfl_sync(FULL_WARP, v, e), low, high,
-                                          low + step * (e + 1));
+            const double t = root(ArrivedCandidates{chunk, before + e + 1}, low, high, low + step * (e + 1));
             if (lane == e) tau = t;
         }
     }
-    tau = tau < high ? tau : high;
     __syncwarp();  // unstable has been read
-    float rounded = static_cast<float>(tau);
-    for (int d = 1; d < 32; d *= 2) rounded = Greatest()(rounded, __shfl_up_sync(FULL_WARP, rounded, d));
-    return rounded;
+    return Least()(tau, high);
+}
+
+// Below tau of any query of a chunk before which there was none: all that have arrived when it begins count 1 there.
+__device__ double below_all(const Arguments& a, const Lists& lists, const float* events, int count) {
+    double least = INFINITY_F, all;
+    for (int i = threadIdx.x; i < lists.count; i += TAU_THREADS) {
+        const List list = lists.at(a, i);
+        const int present = present_in(list);
+        if (present > 0) least = Least()(least, static_cast<double>(score_of(list.sorted[list.size - present])));
+    }
+    for (int i = threadIdx.x; i < count; i += TAU_THREADS) least = Least()(least, static_cast<double>(events[i]));
+    scan_block(least, static_cast<double>(INFINITY_F), all, Least());
+    return all - 1.0;
 }
 
 // The greatest tau after any chunk before this one: states are found one by one and may differ in the last bits.
@@ -218,11 +223,10 @@ __device__ double tau_before(const Arguments& a, long long bound, int chunk) {
     return greatest;
 }
 
-// Blocks of a multiprocessor: 80 registers are too few for short chunks and on sm_80.
-constexpr int TAU_BLOCKS = CHUNK < 512 || __CUDA_ARCH__ == 800 ? 2 : 3;
+// Blocks of a multiprocessor. 80 registers are too few for short chunks and before sm_90, and from sm_120 on shared memory is.
+constexpr int TAU_BLOCKS = CHUNK >= 512 && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200 ? 3 : 2;
 
 extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(const __grid_constant__ Arguments a) {
-    wait_for_earlier_launches();
     __shared__ float events[CHUNK];
     __shared__ unsigned short event_query[CHUNK];  // of the chunk
     __shared__ double tau_after[TAU_GROUPS];
@@ -240,6 +244,7 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
     const double before = tau_before(a, bound, chunk), after = Greatest()(before, a.bound_tau[bound]);
     if (before == after) {
         for (int i = threadIdx.x; i < queries; i += TAU_THREADS) tau[i] = static_cast<float>(after);
+        wait_for_earlier_launches();
         return;
     }
     int count = 0;
@@ -257,15 +262,12 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
     // As many groups as warps, but of at most 32 events. tau is −inf until K + 1 have arrived; until then all are events.
     const int share = (count + TAU_WARPS - 1) / TAU_WARPS, size = share < 32 ? share : 32;
     const int arrived = before > -INFINITY_F ? K + 1 : chunk > 0 ? a.bound_arrived[bound - 1] : 0;
+    const double lowest = before > -INFINITY_F ? before : below_all(a, lists, events, Least()(count, K + 1 - arrived));
     for (int group = warp; group * size < count; group += TAU_WARPS) {
         const int end = Least()((group + 1) * size, count);
         double t = after;
-        if (arrived + end <= K) {
-            t = -INFINITY_F;
-        } else if (end < count) {
-            t = largest_root(ArrivedCandidates{scores, end}, kth_score[event_query[end - 1]], before, after,
-                             before + (after - before) * end / count);
-        }
+        if (arrived + end <= K) t = -INFINITY_F;
+        else if (end < count) t = root(ArrivedCandidates{scores, end}, lowest, after, lowest + (after - lowest) * end / count);
         if (lane == 0) tau_after[group] = t;
     }
     __syncthreads();
@@ -280,10 +282,15 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
     for (int group = warp; group * size < count; group += TAU_WARPS) {
         const int first = group * size, end = Least()(first + size, count), e = first + lane;
         const bool known = e < end && arrived + e >= K;
-        const double v = known ? kth_score[event_query[e]] : 0.0, low = group > 0 ? tau_after[group - 1] : before;
-        const float t = tau_of_group(scores, first, end, known, v, low, tau_after[group], unstable[warp]);
-        if (e < end) tau[event_query[e]] = Greatest()(t, static_cast<float>(low));
+        const double low = Greatest()(group > 0 ? tau_after[group - 1] : before, lowest);
+        double t = root_in_group(scores, first, end, known, low, tau_after[group], unstable[warp]);
+        wait_for_earlier_launches();  // only the K-th best scores are of the launch before
+        if (known) t = Greatest()(Greatest()(t, low), kth_score[event_query[e]] - 1.0);
+        float rounded = static_cast<float>(t);
+        for (int d = 1; d < 32; d *= 2) rounded = Greatest()(rounded, __shfl_up_sync(FULL_WARP, rounded, d));
+        if (e < end) tau[event_query[e]] = known ? rounded : -INFINITY_F;
     }
+    wait_for_earlier_launches();
     __syncthreads();
     // Any other query has tau of the last event before it.
     for (int i = threadIdx.x; i < queries; i += TAU_THREADS) {

@@ -3,8 +3,8 @@
 // Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of a chunk, a warp at a
 // time that of a tile.
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
-    wait_for_earlier_launches();
-    extern __shared__ __align__(16) unsigned char shared_memory[];
+<% if not tiles_wait_last %>    wait_for_earlier_launches();
+<% endif %>    extern __shared__ __align__(16) unsigned char shared_memory[];
     int2* keys = reinterpret_cast<int2*>(shared_memory);  // key, expiry
     __shared__ int expiring_keys[CHUNK < 16 * POSITIONS ? CHUNK : 16 * POSITIONS];  // POSITIONS for each warp that has a tile
     Sequence s;
@@ -50,4 +50,5 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
             a.tile_counts[2 * (first + block) + 1] = full + partly;
         }
     }
-}
+<% if tiles_wait_last %>    wait_for_earlier_launches();  // plan_tau, beside it, has waited for what is read here
+<% endif %>}

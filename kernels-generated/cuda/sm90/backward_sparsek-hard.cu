@@ -73,8 +73,8 @@ struct Arguments {
 };
 
 // From sm_90 on a launch may begin before the one before it in the stream has ended: its blocks are on the multiprocessors
-// then, and wait here for what that one writes. Every launch waits, first, or last where it needs nothing of the one before:
-// so whoever waits has waited for all of them.
+// then, and wait here for what that one writes. Every launch waits, first, or late where it needs nothing of the one before
+// until then, and only then lets the next begin: so whatever was before that one has ended.
 __device__ __forceinline__ void wait_for_earlier_launches() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -55,8 +55,8 @@ struct Arguments {
 };
 
 // From sm_90 on a launch may begin before the one before it in the stream has ended: its blocks are on the multiprocessors
-// then, and wait here for what that one writes. Every launch waits, first, or last where it needs nothing of the one before:
-// so whoever waits has waited for all of them.
+// then, and wait here for what that one writes. Every launch waits, first, or late where it needs nothing of the one before
+// until then, and only then lets the next begin: so whatever was before that one has ended.
 __device__ __forceinline__ void wait_for_earlier_launches() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -639,7 +639,6 @@ __device__ __forceinline__ float weight(const Uniform& x, const Row& r, const Co
 // Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of a chunk, a warp at a
 // time that of a tile.
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
-    wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     int2* keys = reinterpret_cast<int2*>(shared_memory);  // key, expiry
     __shared__ int expiring_keys[CHUNK < 16 * POSITIONS ? CHUNK : 16 * POSITIONS];  // POSITIONS for each warp that has a tile
@@ -686,6 +685,7 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
             a.tile_counts[2 * (first + block) + 1] = full + partly;
         }
     }
+    wait_for_earlier_launches();  // plan_tau, beside it, has waited for what is read here
 }
 
 // The keys that some query of a tile sees, as columns, those first that every query sees:

@@ -114,7 +114,8 @@ impl Queue for OnStream<'_> {
         // memory that the call borrows, with the sizes that the interface gives, and stay valid until
         // the stream is done: their owners free them in stream order, or the caller vouched for them.
         // A kernel that may begin before the one before it has ended waits for it before it reads what that
-        // one writes, and before it ends itself, in some block at least; what was before that one has ended.
+        // one writes, and before it ends itself, in some block at least; it lets the next begin only after
+        // that, so what was before that one has ended. Lists of tiles follow the plan in every call.
         let status = unsafe {
             sys::cuLaunchKernelEx(
                 &config,

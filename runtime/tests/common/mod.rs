@@ -44,6 +44,11 @@ pub(crate) struct Case {
 
 impl Case {
     pub(crate) fn new(batch: usize, n: usize) -> Case {
+        Case::of_seed(0, batch, n)
+    }
+
+    pub(crate) fn of_seed(first: u64, batch: usize, n: usize) -> Case {
+        let noise = |seed, len| noise(first + seed, len);
         let vector = |seed, heads| -> Vec<bf16> {
             noise(seed, batch * n * heads * D).into_iter().map(bf16::from_f32).collect()
         };
