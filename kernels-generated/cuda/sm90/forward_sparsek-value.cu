@@ -2,7 +2,7 @@
 //
 // schedule  tile q 128, kv 64; warps 12; stages 4; sm90
 // target    sm_90a, instructions of sm90
-// input     5633f00053cfe76f
+// input     97c84e5284c86e95
 #include <cuda_bf16.h>
 
 typedef __nv_bfloat16 elem;
@@ -15,8 +15,8 @@ constexpr bool HAS_TOPK = true;
 constexpr int WINDOW = 512;
 constexpr int SINKS = 0;
 constexpr int GROUP = 4;  // query heads of a key-value head
-constexpr int CHUNK = 512;  // queries of a chunk of the plan
-constexpr int CHUNK_KEYS = 1024;  // keys of a chunk's list, at most
+constexpr int CHUNK = 1024;  // queries of a chunk of the plan
+constexpr int CHUNK_KEYS = 1536;  // keys of a chunk's list, at most
 constexpr int TILE_KEYS = 512;  // keys of a tile's list, at most
 constexpr int TILE_Q = 128;  // rows of the tile that stays
 constexpr int TILE_KV = 64;  // rows of a streamed tile

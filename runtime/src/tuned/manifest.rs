@@ -138,12 +138,6 @@ pub struct Manifest {
     records: BTreeMap<Key, Record>,
 }
 
-#[derive(Serialize)]
-struct Out<'a> {
-    version: u32,
-    records: Vec<&'a Record>,
-}
-
 #[derive(Deserialize)]
 struct Version {
     version: u64,
@@ -180,13 +174,16 @@ impl Manifest {
         Ok(Manifest::new(records))
     }
 
-    /// The manifest as text: the same for the same records, whatever their order was.
+    /// The manifest as text, a record to a line: the same for the same records, whatever their order was.
     pub fn to_json(&self) -> String {
-        let out = Out { version: VERSION, records: self.records.values().collect() };
         // Nothing in it is a map with odd keys; numbers that are not finite print as null.
-        let mut text = serde_json::to_string_pretty(&out).unwrap_or_default();
-        text.push('\n');
-        text
+        let line = |r: &Record| format!("    {}", serde_json::to_string(r).unwrap_or_default());
+        let lines: Vec<String> = self.records.values().map(line).collect();
+        let records = match lines.is_empty() {
+            true => "[]".to_owned(),
+            false => format!("[\n{}\n  ]", lines.join(",\n")),
+        };
+        format!("{{\n  \"version\": {VERSION},\n  \"records\": {records}\n}}\n")
     }
 
     /// The record of a key.
@@ -272,7 +269,7 @@ pub(crate) mod tests {
         let later = || Record { how: How::Baseline, ..record(512, 1024) };
         assert_eq!(Manifest::new([baseline(), later()]).get(&later().key), Some(&later()));
         let text = Manifest::new([baseline()]).to_json();
-        assert!(text.contains("\"how\": \"baseline\""), "{text}");
+        assert!(text.contains("\"how\":\"baseline\""), "{text}");
         assert_eq!(Manifest::from_json(&text).unwrap(), Manifest::new([baseline()]));
     }
 
