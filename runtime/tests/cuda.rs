@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Case, D, HKV, HQ, Local, check_against_the_cpu, local, results, views};
+use common::{Case, D, HKV, HQ, Local, check_against_the_cpu, local, local_of, results, views};
 use cudarc::driver::CudaSlice;
 use cudarc::driver::sys::CUgraphInstantiate_flags;
 use cudarc::driver::sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
@@ -31,6 +31,24 @@ fn device() -> Option<Device> {
 fn close_to_the_cpu() {
     let Some(device) = device() else { return };
     check_against_the_cpu(local().cuda(&device).kernel(), &Case::new(2, 300));
+}
+
+/// A row's exponentials are taken by the reference that earlier keys gave it: logits that grow from key to key exceed it, by so
+/// much in the end that they are infinite.
+#[test]
+fn logits_that_grow_late() {
+    let Some(device) = device() else { return };
+    for steepness in [3.0, 30.0, 3000.0] {
+        let n = 500;
+        let mut case = Case::new(1, n);
+        case.k_and_w = [64, 256];
+        for (at, key) in case.vectors[1].iter_mut().enumerate() {
+            let position = at / (HKV * D);
+            *key = bf16::from_f32(key.to_f32() * steepness * position as f32 / n as f32);
+        }
+        let local = local_of(Elem::Bf16, case.k_and_w);
+        check_against_the_cpu(local.cuda(&device).kernel(), &case);
+    }
 }
 
 /// Transposed and repeated inputs, on a stream that is not the device's first: the same bits.
@@ -205,6 +223,7 @@ fn packed_sequences_are_separate_calls() {
     let o = packed[0].1.to_f32();
     let heads = [HQ, HKV, HKV, HQ];
     let first = Case {
+        k_and_w: case.k_and_w,
         shapes: [vec![1, 180, HQ, D], vec![1, 180, HKV, D], vec![1, HKV, 180]],
         vectors: std::array::from_fn(|i| case.vectors[i][..180 * heads[i] * D].to_vec()),
         u: (0..HKV).flat_map(|g| case.u[g * 500..][..180].to_vec()).collect(),

@@ -54,6 +54,7 @@ const COMMON: &[(&str, &str)] = templates![
     "pieces/scores.cu",
     "pieces/sequence.cu",
     "pieces/softmax.cu",
+    "pieces/softmax_kept.cu",
     "pieces/streamed_columns.cu",
     "pieces/tile_columns.cu",
     "pieces/topk_bounds.cu",

@@ -306,7 +306,7 @@ fn key_sweep(
         Family::Sm80 => s.tile_kv,
         Family::Sm90 => warpgroups::keys_stream(problem, s, fields).0,
     };
-    b.values.shapes.push(matmul::shape("StreamTile", streamed, problem.group));
+    b.values.shapes.push(matmul::streamed_shape("StreamTile", streamed, problem.group));
     b.constant("int", "SLICE", width, "columns of d_k and d_v that a block accumulates");
     b.constant("int", "PARTIAL", partial, "numbers that a span leaves for a key");
     b.constant("int", "PARTIAL_V", of_k, "where those of d_v start");

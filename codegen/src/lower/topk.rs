@@ -117,13 +117,13 @@ impl TopK {
     /// of `positions`, 2]: the keys seen up to the tile's end, which come first, and all.
     ///
     /// # Errors
-    /// A chunk that is not a multiple of `positions`, or sizes that shared memory does not hold.
+    /// A chunk that is shorter than a tile, or sizes that shared memory does not hold.
     pub(crate) fn tiles(&self, positions: u32) -> Result<Step, Error> {
         self.check_chunk()?;
-        if positions == 0 || !self.chunk.is_multiple_of(positions) {
+        if positions == 0 || positions > self.chunk {
             let chunk = self.chunk;
             return Err(Error::Schedule(format!(
-                "chunk {chunk} is not a multiple of the {positions} positions of a tile"
+                "a tile of {positions} positions, in chunks of {chunk}"
             )));
         }
         let tiles = Factor::Blocks(u64::from(positions));

@@ -26,7 +26,8 @@ fn registers(s: &PassSchedule, needed: u32) -> (u32, u32) {
             let shares = [(104, 200), (88, 208), (72, 216)];
             shares.into_iter().find(|(_, most)| needed <= *most).unwrap_or((72, 216))
         }
-        _ => (80, 144),
+        _ if needed <= 144 => (80, 144),
+        _ => (56, 152),
     }
 }
 
@@ -58,7 +59,8 @@ fn tile_bytes(problem: &Problem<'_>, rows: u32) -> u32 {
 /// Whether a warp keeps its queries in registers: the matrix units then read keys alone from shared
 /// memory, whose bandwidth 64 keys at a time would take in full otherwise.
 pub(crate) fn queries_in_registers(problem: &Problem<'_>, s: &PassSchedule) -> bool {
-    problem.instance.d <= 128 && s.tile_kv <= 64
+    let most = if computing(s) > 2 { 64 } else { 128 };
+    problem.instance.d <= most && s.tile_kv <= 64
 }
 
 /// Tiles of queries in shared memory: the next one is there when a tile is done.
@@ -84,7 +86,7 @@ pub(crate) fn forward_need(
     // weight reads.
     let products = if needs_product { s.tile_kv / 2 } else { 0 };
     let held = if queries_in_registers(problem, s) { d / 4 + d / 16 } else { 0 };
-    let own = 56 + 2 * (fields.row as u32).saturating_sub(3);
+    let own = if computing(s) > 2 { 40 } else { 56 } + 2 * (fields.row as u32).saturating_sub(3);
     let registers = d / 2 + held + s.tile_kv / 2 + s.tile_kv / 4 + products + own;
     // The struct is aligned to 1024 bytes.
     let shared = (queries + tiles + columns + small).next_multiple_of(1024);

@@ -52,9 +52,9 @@ fn usual(family: Family, knob: KnobName) -> &'static [i64] {
         (Family::Sm80, KnobName::TileKv) => &[64, 32, 16, 128],
         (Family::Sm80, KnobName::Warps) => &[4, 8, 2, 1],
         (Family::Sm80, KnobName::Stages) => &[2, 1, 3],
-        (Family::Sm90, KnobName::TileQ) => &[128, 64],
+        (Family::Sm90, KnobName::TileQ) => &[128, 64, 192],
         (Family::Sm90, KnobName::TileKv) => &[128, 64, 32],
-        (Family::Sm90, KnobName::Warps) => &[12, 8],
+        (Family::Sm90, KnobName::Warps) => &[12, 8, 16],
         (Family::Sm90, KnobName::Stages) => &[2, 3, 4, 5],
     }
 }

@@ -20,9 +20,16 @@ struct Softmax {
                 sum[m][h] = reference[m][h] > -INFINITY_F && threadIdx.x % 4 == 0 ? 1.0f : 0.0f;
             }
     }
-<% else %>    __device__ __forceinline__ void start(const Uniform&, const Row (&)[M][2]) {
+<% elif bounded_logits %>    __device__ __forceinline__ void start(const Uniform&, const Row (&)[M][2]) {
 #pragma unroll
-        for (int m = 0; m < M; ++m) <% if not bounded_logits %>reference[m][0] = reference[m][1] = -INFINITY_F, <% endif %>sum[m][0] = sum[m][1] = 0.0f;
+        for (int m = 0; m < M; ++m) sum[m][0] = sum[m][1] = 0.0f;
+    }
+<% else %>    // A row that stands for no query has a reference, so that it waits for none.
+    __device__ __forceinline__ void start(const Uniform&, const Row (&rows)[M][2]) {
+#pragma unroll
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) reference[m][h] = rows[m][h].i < 0 ? 0.0f : -INFINITY_F, sum[m][h] = 0.0f;
     }
 <% endif %>
     // Logits become exp(logit − reference); sums and the output so far shrink to a new reference.

@@ -12,12 +12,14 @@
 <% include "pieces/topk_tiles.cu" %>
 <% include "pieces/tile_columns.cu" %>
 <% include "pieces/softmax.cu" %>
+<% include "pieces/softmax_kept.cu" %>
 <% include "pieces/warpgroups.cu" %>
 <% include "pieces/streamed_columns.cu" %>
 // While the tensor cores multiply one tile of keys, the softmax of the one before is worked on, from the last tile of keys of
 // a tile of queries on to the first of the next.
 constexpr int ROWS_OF_LOADER = (TILE_Q + LOADING - 1) / LOADING;  // whose values one loading thread reads
 constexpr int HEADERS = QUERY_BUFFERS + 1;  // of tiles of queries: a tile is stored after its queries are free
+constexpr int COPIED_AT_ONCE = LOADING_REGISTERS < 72 ? 2 : 8;  // vectors of keys by a lane
 constexpr int SLOTS = STAGES + 1;    // of keys' data, which are read until a tile's weights are made, after its keys are free
 
 // What computing warps are told of a tile of queries.
@@ -113,7 +115,7 @@ __device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, 
             c = load_column(a, x, tile, j, window);
             next = column_key(all, (t + 2) * TILE_KV + column, next_window);
             shared.k_empty[at.keys.slot].wait(at.keys.parity ^ 1);
-            copy_vectors<TILE_KV, 8>(shared.k[at.keys.slot], keys.start, keys.of(key, tile.g));
+            copy_vectors<TILE_KV, COPIED_AT_ONCE>(shared.k[at.keys.slot], keys.start, keys.of(key, tile.g));
             shared.k_full[at.keys.slot].arrive_when_copied();
             if (has_column) shared.columns[at.columns.slot].write(column, own_column);
             shared.k_full[at.keys.slot].arrive();
@@ -123,7 +125,7 @@ __device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, 
             announce(a, tile, all, rows, shared, at, own);
         } else {
             shared.v_empty[at.values.slot].wait(at.values.parity ^ 1);
-            copy_vectors<TILE_KV, 8>(shared.v[at.values.slot], values.start, values.of(key_before, tile.g));
+            copy_vectors<TILE_KV, COPIED_AT_ONCE>(shared.v[at.values.slot], values.start, values.of(key_before, tile.g));
             shared.v_full[at.values.slot].arrive_when_copied();
             at.values.advance();
         }
@@ -247,8 +249,9 @@ __device__ __forceinline__ void release_values(Work& work, Shared& shared) {
     work.values.advance();
 }
 
-// Scores become weights of the values, the softmax taking account of them. Returns whether the output has to shrink.
-template <Kind KIND, int COLUMNS>
+// Scores become weights of the values, the softmax taking account of them. With ANEW references grow where they have to, and
+// it returns whether the output has to shrink; else whether none had to.
+template <Kind KIND, bool ANEW, int COLUMNS>
 __device__ __forceinline__ bool weigh(const Uniform& x, Work& work, const StreamedColumns& columns, float (&scores)[1][COLUMNS / 8][4],
                                       float (&shrink)[1][2], int lane) {
 <% if needs_product %>    float products[1][COLUMNS / 8][4];
@@ -257,9 +260,13 @@ __device__ __forceinline__ bool weigh(const Uniform& x, Work& work, const Stream
 #pragma unroll
         for (int e = 0; e < 4; ++e) products[0][n][e] = scores[0][n][e];
 <% endif %>    make_logits<KIND, COLUMNS>(x, work.rows, columns, scores, lane);
-    const bool shrinks = work.softmax.exponentials(scores, shrink);
-    make_weights<KIND, COLUMNS>(x, work.rows, *read_again(&columns), scores<% if needs_product %>, products<% endif %>, lane);
-    return shrinks;
+<% if bounded_logits %>    work.softmax.exponentials(scores, shrink);
+    const bool result = !ANEW;
+<% else %>    bool result;
+    if constexpr (ANEW) result = work.softmax.exponentials(scores, shrink);
+    else result = exponentials_as_is(work.softmax, scores);
+<% endif %>    make_weights<KIND, COLUMNS>(x, work.rows, *read_again(&columns), scores<% if needs_product %>, products<% endif %>, lane);
+    return result;
 }
 
 // Stores what the 64 rows of a tile of queries have come to.
@@ -278,42 +285,80 @@ __device__ __forceinline__ void store_output(const Arguments& a, const Tile& til
 __device__ __forceinline__ Kind kind_of(int full, int windowed, int t) { return t < full ? FULL : t < windowed ? WINDOWED : MASKED; }
 
 // Weights of a tile of keys whose scores are ready.
-template <int COLUMNS>
-__device__ __forceinline__ bool weigh_kind(const Uniform& x, Work& work, Shared& shared, Kind kind, float (&scores)[1][COLUMNS / 8][4],
+template <bool ANEW>
+__device__ __forceinline__ bool weigh_kind(const Uniform& x, Work& work, Shared& shared, Kind kind, float (&scores)[1][TILE_KV / 8][4],
                                            float (&shrink)[1][2], int lane) {
     const StreamedColumns& columns = shared.columns[work.columns.slot];
-    if (COLUMNS == TILE_KV && kind == FULL) return weigh<FULL, COLUMNS>(x, work, columns, scores, shrink, lane);
-    if (COLUMNS == TILE_KV && kind == WINDOWED) return weigh<WINDOWED, COLUMNS>(x, work, columns, scores, shrink, lane);
-    return weigh<MASKED, COLUMNS>(x, work, columns, scores, shrink, lane);
+    if (kind == FULL) return weigh<FULL, ANEW, TILE_KV>(x, work, columns, scores, shrink, lane);
+    if (kind == WINDOWED) return weigh<WINDOWED, ANEW, TILE_KV>(x, work, columns, scores, shrink, lane);
+    return weigh<MASKED, ANEW, TILE_KV>(x, work, columns, scores, shrink, lane);
 }
-
+<% if not bounded_logits %>
+// The same from the products on, which are made again, for rows whose references have to grow: seldom, and any kind of tile can
+// be masked.
+__device__ __forceinline__ void weigh_anew(const Uniform& x, Work& work, Shared& shared, float (&scores)[1][TILE_KV / 8][4]) {
+    const int lane = thread_again() % 32;  // else registers keep addresses through all tiles
+    const elem* keys = shared.k[work.keys.slot];
+    if constexpr (QUERIES_IN_REGISTERS) {
+        products_again(work.q, keys, scores, lane);
+    } else {
+        Left q[D / 16];
+#pragma unroll
+        for (int k = 0; k < D / 16; ++k) q[k] = load_left<TILE_Q>(shared.q[work.queries.slot], work.row, 16 * k, lane);
+        products_again(q, keys, scores, lane);
+    }
+    float shrink[1][2];
+    if (weigh<MASKED, true, TILE_KV>(x, work, shared.columns[work.columns.slot], scores, shrink, lane)) work.softmax.rescale(work.o, shrink);
+}
+<% endif %>
 // Keys and queries that scores were made of are done with.
 __device__ __forceinline__ void release_keys(Work& work, Shared& shared, bool last) {
     shared.k_empty[work.keys.slot].arrive();
     if (!QUERIES_IN_REGISTERS && last) shared.q_empty[work.queries.slot].arrive();
 }
 
-// One tile of keys but the first: its scores, while the one before is multiplied with its values; then its softmax and
-// weights. Of the last tile only the first half of its columns is worked on where no more have keys.
+// Of one tile of keys but the first: its scores are made, and the one before is multiplied with its values meanwhile.
 template <int COLUMNS>
-__device__ __forceinline__ void attend(const Uniform& x, Work& work, Shared& shared, Kind kind, bool last, int lane) {
-    float scores[1][COLUMNS / 8][4], shrink[1][2];
+__device__ __forceinline__ void queue_tile(Work& work, Shared& shared, float (&scores)[1][COLUMNS / 8][4]) {
     queue_scores<COLUMNS>(work, shared, scores);
     queue_values<TILE_KV>(work, shared);
     wait_products<1>();
     settle(scores[0]);
+}
+
+// What is left of a tile when its weights are there.
+template <int COLUMNS>
+__device__ __forceinline__ void end_tile(Work& work, Shared& shared, const float (&scores)[1][COLUMNS / 8][4], bool last) {
     release_keys(work, shared, last);
+    round_weights<COLUMNS>(work.weights, scores[0]);
+    work.keys.advance(), work.columns.advance();
+}
+
+// One tile of keys but the first; its softmax is worked on under the products of the one before.
+__device__ __forceinline__ void attend(const Uniform& x, Work& work, Shared& shared, Kind kind, bool last, int lane) {
+    float scores[1][TILE_KV / 8][4], shrink[1][2];
+    queue_tile<TILE_KV>(work, shared, scores);
     // Waited for on either way, behind a branch: the compiler would wait before the softmax.
-    if (weigh_kind<COLUMNS>(x, work, shared, kind, scores, shrink, lane)) {
+    if (weigh_kind<false>(x, work, shared, kind, scores, shrink, lane)) {
         wait_products<0>();
         release_values(work, shared);
-        work.softmax.rescale(work.o, shrink);
     } else {
         wait_products<0>();
         release_values(work, shared);
-    }
-    round_weights<COLUMNS>(work.weights, scores[0]);
-    work.keys.advance(), work.columns.advance();
+<% if not bounded_logits %>        weigh_anew(x, work, shared, scores);
+<% endif %>    }
+    end_tile<TILE_KV>(work, shared, scores, last);
+}
+
+// The first half of the last tile, where no more of its columns have keys.
+__device__ __forceinline__ void attend_half(const Uniform& x, Work& work, Shared& shared, int lane) {
+    float scores[1][TILE_KV / 16][4], shrink[1][2];
+    queue_tile<TILE_KV / 2>(work, shared, scores);
+    const bool shrinks = weigh<MASKED, true, TILE_KV / 2>(x, work, shared.columns[work.columns.slot], scores, shrink, lane);
+    wait_products<0>();
+    release_values(work, shared);
+    if (shrinks) work.softmax.rescale(work.o, shrink);
+    end_tile<TILE_KV / 2>(work, shared, scores, true);
 }
 
 __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared) {
@@ -339,20 +384,18 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         queue_scores<TILE_KV>(work, shared, scores);
         wait_products<0>();
         settle(scores[0]);
-        release_keys(work, shared, tiles == 1);
         work.softmax.start(x, work.rows);
         work.begun = false;
-        weigh_kind<TILE_KV>(x, work, shared, kind_of(full, windowed, 0), scores, shrink, lane);
-        round_weights<TILE_KV>(work.weights, scores[0]);
-        work.keys.advance(), work.columns.advance();
-        int t = 1;
+        weigh_kind<true>(x, work, shared, kind_of(full, windowed, 0), scores, shrink, lane);
+        end_tile<TILE_KV>(work, shared, scores, tiles == 1);
+        const bool half = tiles > 1 && columns <= tiles * TILE_KV - TILE_KV / 2;
+        const int whole = half ? tiles - 1 : tiles;
 #pragma unroll 1
-        for (; t + 1 < tiles; ++t) attend<TILE_KV>(x, work, shared, kind_of(full, windowed, t), false, lane);
-        if (t < tiles && columns <= t * TILE_KV + TILE_KV / 2) {
-            attend<TILE_KV / 2>(x, work, shared, MASKED, true, lane);
+        for (int t = 1; t < whole; ++t) attend(x, work, shared, kind_of(full, windowed, t), t + 1 == tiles, lane);
+        if (half) {
+            attend_half(x, work, shared, lane);
             queue_values<TILE_KV / 2>(work, shared);
         } else {
-            if (t < tiles) attend<TILE_KV>(x, work, shared, kind_of(full, windowed, t), true, lane);
             queue_values<TILE_KV>(work, shared);
         }
         work.softmax.finish();

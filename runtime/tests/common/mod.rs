@@ -20,8 +20,15 @@ pub(crate) const D: usize = 64;
 pub(crate) const HQ: usize = 4;
 pub(crate) const HKV: usize = 2;
 
+/// Selected keys and window where a test asks for no others.
+const USUAL: [i64; 2] = [32, 48];
+
 pub(crate) fn local() -> Local {
-    Local::new(Spec::new(Elem::Bf16, D as i64).k(32).w(48)).unwrap()
+    local_of(Elem::Bf16, USUAL)
+}
+
+pub(crate) fn local_of(elem: Elem, [k, w]: [i64; 2]) -> Local {
+    Local::new(Spec::new(elem, D as i64).k(k).w(w)).unwrap()
 }
 
 /// Numbers without a pattern, between -1 and 1.
@@ -36,6 +43,7 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
 
 /// Host tensors of one call.
 pub(crate) struct Case {
+    pub(crate) k_and_w: [i64; 2],
     pub(crate) shapes: [Vec<usize>; 3],
     pub(crate) vectors: [Vec<bf16>; 4],
     pub(crate) u: Vec<f32>,
@@ -53,6 +61,7 @@ impl Case {
             noise(seed, batch * n * heads * D).into_iter().map(bf16::from_f32).collect()
         };
         Case {
+            k_and_w: USUAL,
             shapes: [vec![batch, n, HQ, D], vec![batch, n, HKV, D], vec![batch, HKV, n]],
             vectors: [vector(1, HQ), vector(2, HKV), vector(3, HKV), vector(4, HQ)],
             u: noise(5, batch * HKV * n),
@@ -134,7 +143,7 @@ pub(crate) fn on_the_cpu(case: &Case, elem: Elem) -> NamedTensors<Tensor> {
     };
     let names = ["q", "k", "v", "u", "slope"];
     let inputs = names.into_iter().fold(NamedTensors::new(), |all, n| all.with(n, view(n)));
-    let local = Local::new(Spec::new(elem, D as i64).k(32).w(48)).unwrap();
+    let local = local_of(elem, case.k_and_w);
     let kernel = local.kernel();
     let forward = kernel.forward(&inputs, &Default::default()).unwrap();
     let gradients = kernel.backward(&inputs, &forward, &view("d_o"), &Default::default()).unwrap();

@@ -46,6 +46,25 @@ __device__ __forceinline__ Left load_left(const elem* tile, int row, int k, int 
     return a;
 }
 
+// Rows n..n+16 of a tile and columns k..k+16, as the right operands of two products of a warp: x[0] and x[1] of the first
+// eight rows, x[2] and x[3] of the others.
+template <int ROWS>
+__device__ __forceinline__ Left load_right(const elem* tile, int n, int k, int lane) {
+    Left b;
+    const unsigned address = shared_address(tile + place<ROWS>(n + lane / 16 * 8 + lane % 8, k + lane / 8 % 2 * 8));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(b.x[0]), "=r"(b.x[1]), "=r"(b.x[2]), "=r"(b.x[3]) : "r"(address) : "memory");
+    return b;
+}
+
+// c (16 × 8) += a · bᵀ, by one warp; c is held as by a warp of a warpgroup.
+__device__ __forceinline__ void add_warp_product(float (&c)[4], const Left& a, unsigned b0, unsigned b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.${ mma_type }$.${ mma_type }$.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "r"(b0), "r"(b1));
+}
+
 // Two neighbouring accumulators, rounded to the element type.
 __device__ __forceinline__ Left round_to_left(const float (&c0)[4], const float (&c1)[4]) {
     return {{pack(c0[0], c0[1]), pack(c0[2], c0[3]), pack(c1[0], c1[1]), pack(c1[2], c1[3])}};
