@@ -1,7 +1,7 @@
 //! The backward module: a row sweep for d_q and sums over keys, a key sweep for d_k, d_v and sums over
 //! queries, and what is finished when sums are complete ([`super::reduce`]).
 
-use super::elementwise::{Body, Domain, Expressions};
+use super::elementwise::{Body, Domain, Expressions, float};
 use super::matmul::{self, Fields, Need};
 use super::module::{Builder, row_dot_buffer};
 use super::reduce::Sums;
@@ -12,15 +12,43 @@ use crate::{
     Buffer, Error, Factor, Family, Keep, KernelPlan, Launch, Module, PassSchedule, Problem,
     Product, Scalar, Schedule, Target,
 };
-use sparsek_dsl::ir::{Op, Role, ValueId};
+use sparsek_dsl::ir::{Binary, Op, Role, ValueId};
 use std::collections::BTreeSet;
 
-/// The weights of the vector gradients.
+/// The weights of the vector gradients, without their constant factors.
 #[derive(Default)]
 struct Products {
-    weight_q: Option<ValueId>,
-    weight_k: Option<ValueId>,
-    weight_v: Option<ValueId>,
+    weight_q: Option<Weight>,
+    weight_k: Option<Weight>,
+    weight_v: Option<Weight>,
+}
+
+/// What the vectors of a sum are multiplied with: a value of pairs, and a factor that the sum is multiplied
+/// with once.
+#[derive(Clone, Copy)]
+struct Weight {
+    of_pairs: ValueId,
+    factor: f32,
+}
+
+impl Weight {
+    fn new(e: &Expressions<'_>, weight: ValueId) -> Weight {
+        let constant = |v: ValueId| match e.program.node(v).op {
+            Op::Const(x) => Some(x.get()),
+            _ => None,
+        };
+        let found = match e.program.node(weight).op {
+            Op::Binary(Binary::Mul, a, b) => match (constant(a), constant(b)) {
+                (None, Some(factor)) => Some(Weight { of_pairs: a, factor }),
+                (Some(factor), None) => Some(Weight { of_pairs: b, factor }),
+                _ => None,
+            },
+            _ => None,
+        };
+        // The weights themselves must stay within the range of f16.
+        let near = |factor: f32| (1.0 / 32.0..=32.0).contains(&factor.abs());
+        found.filter(|w| near(w.factor)).unwrap_or(Weight { of_pairs: weight, factor: 1.0 })
+    }
 }
 
 pub(crate) fn lower(
@@ -45,11 +73,14 @@ pub(crate) fn lower(
     b.values.has_threshold = sums.d_gate.is_some();
     b.values.has_rows = b.values.has_d_q || !sums.rows.is_empty() || sums.d_gate.is_some();
     b.values.has_keys = b.values.has_d_k || b.values.has_d_v || !sums.keys.is_empty();
-    for (has, name) in
-        [(b.values.has_d_q, "d_q"), (b.values.has_d_k, "d_k"), (b.values.has_d_v, "d_v")]
-    {
-        if has {
+    for (weight, name, factor) in [
+        (products.weight_q, "d_q", "FACTOR_Q"),
+        (products.weight_k, "d_k", "FACTOR_K"),
+        (products.weight_v, "d_v", "FACTOR_V"),
+    ] {
+        if let Some(weight) = weight {
             b.vector(name, true);
+            b.constant("float", factor, float(weight.factor), "of weights, for their sum to be taken");
         }
     }
 
@@ -100,7 +131,7 @@ fn products(e: &Expressions<'_>) -> Result<Products, Error> {
             (Role::OutputGrad, "d_v") => &mut products.weight_v,
             _ => return Err(e.unsupported("a product that is not among d_q, d_k and d_v")),
         };
-        *place = Some(*weight);
+        *place = Some(Weight::new(e, *weight));
     }
     Ok(products)
 }
@@ -114,12 +145,12 @@ fn pair_functions(
 ) -> (Body, Body) {
     let numbered = |(n, v): (usize, ValueId)| (format!("sum_{n}"), v);
     let mut rows: Vec<(String, ValueId)> = Vec::new();
-    rows.extend(products.weight_q.map(|w| ("weight_q".to_owned(), w)));
+    rows.extend(products.weight_q.map(|w| ("weight_q".to_owned(), w.of_pairs)));
     rows.extend(sums.rows.iter().map(|s| s.summand).enumerate().map(numbered));
     rows.extend(sums.d_gate.map(|d| ("d_gate".to_owned(), d)));
     let mut keys: Vec<(String, ValueId)> = Vec::new();
-    keys.extend(products.weight_k.map(|w| ("weight_k".to_owned(), w)));
-    keys.extend(products.weight_v.map(|w| ("weight_v".to_owned(), w)));
+    keys.extend(products.weight_k.map(|w| ("weight_k".to_owned(), w.of_pairs)));
+    keys.extend(products.weight_v.map(|w| ("weight_v".to_owned(), w.of_pairs)));
     keys.extend(sums.keys.iter().map(|s| s.summand).enumerate().map(numbered));
     let rows = pair_function(b, e, ("RowPair", "row_pair", "a row"), &["weight_q"], &rows);
     let keys =
@@ -306,7 +337,7 @@ fn key_sweep(
         Family::Sm80 => s.tile_kv,
         Family::Sm90 => warpgroups::keys_stream(problem, s, fields).0,
     };
-    b.values.shapes.push(matmul::streamed_shape("StreamTile", streamed, problem.group));
+    b.values.shapes.push(matmul::shape("StreamTile", streamed, problem.group));
     b.constant("int", "SLICE", width, "columns of d_k and d_v that a block accumulates");
     b.constant("int", "PARTIAL", partial, "numbers that a span leaves for a key");
     b.constant("int", "PARTIAL_V", of_k, "where those of d_v start");

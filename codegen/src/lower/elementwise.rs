@@ -412,14 +412,13 @@ fn unary(f: Unary, x: &str) -> String {
     }
 }
 
-/// A function of x by y = x log2 e, the tangent by y = 2 x log2 e.
+/// A function of x by y = x log2 e, a tangent by y = 2 x log2 e.
 fn of_powers(f: Unary, y: &str) -> String {
     match f {
         Unary::Tanh => format!("hyperbolic_tangent_of_powers({})", bare(y)),
         Unary::Sigmoid => format!("sigmoid_of_powers({})", bare(y)),
-        Unary::Neg | Unary::Exp | Unary::Log | Unary::Abs | Unary::Sqrt | Unary::Rsqrt => {
-            unary(f, y)
-        }
+        Unary::Exp => format!("power_of_two({})", bare(y)),
+        Unary::Neg | Unary::Log | Unary::Abs | Unary::Sqrt | Unary::Rsqrt => unary(f, y),
     }
 }
 

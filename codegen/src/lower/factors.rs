@@ -3,8 +3,8 @@
 //!
 //! * Division by a constant, or by what a row, a key or a block has, is multiplication by its
 //!   reciprocal.
-//! * Tangents and sigmoids are computed from powers of two; where the factor 2 log2 e or log2 e costs
-//!   nothing inside, they become functions of those.
+//! * Exponentials, tangents and sigmoids are computed from powers of two; where the factor log2 e, or
+//!   2 log2 e of tangents, costs nothing inside, they become functions of those.
 //! * A factor moves inward to where it costs nothing: into another constant factor, or into a value of
 //!   a row, a key or a block. (a x + s (j − i)) / c becomes (a / c) x + (s / c) (j − i); differences
 //!   of a row's and a key's numbers stay, since they would cancel after a product.
@@ -19,10 +19,10 @@ use std::f64::consts::LOG2_E;
 /// How far factors move inward: expressions may be chains of any length.
 const DEPTH: u32 = 16;
 
-/// The program with its factors gathered, and which of its tangents and sigmoids take their argument
-/// times 2 log2 e and log2 e.
+/// The program with its factors gathered, and which of its exponentials, sigmoids and tangents take their
+/// argument times log2 e, and those 2 log2 e.
 pub(crate) fn gathered(program: &Program) -> (Program, BTreeSet<ValueId>) {
-    // A program may hold a tangent of the very number that another one's argument becomes.
+    // A program may hold a function of the very number that another one's argument becomes.
     Factors::gather(program, true)
         .or_else(|| Factors::gather(program, false))
         .unwrap_or_else(|| (program.clone(), BTreeSet::new()))
@@ -120,9 +120,8 @@ impl Factors<'_> {
             },
             Op::Unary(f, x) if with_powers && self.is_free(x, DEPTH) => {
                 let factor = match f {
-                    Unary::Sigmoid => LOG2_E,
+                    Unary::Exp | Unary::Sigmoid => LOG2_E,
                     Unary::Tanh => 2.0 * LOG2_E,
-                    // For exponentials the backward's key sweep of 128 columns has no registers.
                     _ => return Some(None),
                 };
                 let x = self.times(x, factor, DEPTH);

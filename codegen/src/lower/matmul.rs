@@ -7,18 +7,9 @@ use crate::{Error, Family, PassSchedule, Problem, Schedule, Target};
 
 /// How many rows of a tile stand for how many positions and heads.
 pub(crate) fn shape(name: &'static str, rows: u32, group: u32) -> Shape {
-    of_positions(name, rows, group, rows / group.min(rows))
-}
-
-/// The same of a tile that streams past selected keys: a power of two of positions, so that none is in two
-/// spans, each of which would count it.
-pub(crate) fn streamed_shape(name: &'static str, rows: u32, group: u32) -> Shape {
-    of_positions(name, rows, group, 1 << (rows / group.min(rows)).ilog2())
-}
-
-fn of_positions(name: &'static str, rows: u32, group: u32, positions: u32) -> Shape {
     let heads = group.min(rows);
     let parts = group.div_ceil(heads);
+    let positions = rows / heads;
     let filled = positions * heads == rows && parts * heads == group;
     Shape { name, positions, heads, parts, filled }
 }

@@ -26,8 +26,7 @@ fn registers(s: &PassSchedule, needed: u32) -> (u32, u32) {
             let shares = [(104, 200), (88, 208), (72, 216)];
             shares.into_iter().find(|(_, most)| needed <= *most).unwrap_or((72, 216))
         }
-        _ if needed <= 144 => (80, 144),
-        _ => (56, 152),
+        _ => (80, 144),
     }
 }
 
@@ -86,7 +85,9 @@ pub(crate) fn forward_need(
     // weight reads.
     let products = if needs_product { s.tile_kv / 2 } else { 0 };
     let held = if queries_in_registers(problem, s) { d / 4 + d / 16 } else { 0 };
-    let own = if computing(s) > 2 { 40 } else { 56 } + 2 * (fields.row as u32).saturating_sub(3);
+    // Three warpgroups make do with less, as the compiler works on fewer columns at a time.
+    let most = if computing(s) > 2 { 44 } else { 56 };
+    let own = most + 2 * (fields.row as u32).saturating_sub(3);
     let registers = d / 2 + held + s.tile_kv / 2 + s.tile_kv / 4 + products + own;
     // The struct is aligned to 1024 bytes.
     let shared = (queries + tiles + columns + small).next_multiple_of(1024);

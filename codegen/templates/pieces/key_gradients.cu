@@ -97,9 +97,9 @@ __device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTil
             for (int n = 0; n < SLICE / 8; ++n) {
                 const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
 <% if has_d_k %>                const float2 more_k = selected ? *reinterpret_cast<const float2*>(selected + d) : float2{};
-                store_pair(d_k + d, sums.d_k[m][n][2 * h] + more_k.x, sums.d_k[m][n][2 * h + 1] + more_k.y);
+                store_pair(d_k + d, FACTOR_K * (sums.d_k[m][n][2 * h] + more_k.x), FACTOR_K * (sums.d_k[m][n][2 * h + 1] + more_k.y));
 <% endif %><% if has_d_v %>                const float2 more_v = selected ? *reinterpret_cast<const float2*>(selected + PARTIAL_V + d) : float2{};
-                store_pair(d_v + d, sums.d_v[m][n][2 * h] + more_v.x, sums.d_v[m][n][2 * h + 1] + more_v.y);
+                store_pair(d_v + d, FACTOR_V * (sums.d_v[m][n][2 * h] + more_v.x), FACTOR_V * (sums.d_v[m][n][2 * h + 1] + more_v.y));
 <% endif %>            }
 <% if key_sums %>            if (lane % 4 == 0 && blockIdx.z == 0) {
 #pragma unroll

@@ -107,15 +107,14 @@ __device__ __forceinline__ Tile streamed_tile(const KeyTile& keys, int t) {
     Tile tile;
     tile.s = keys.s;
     tile.id = 0;
-    tile.from = keys.from / StreamTile::POSITIONS * StreamTile::POSITIONS + t / StreamTile::PARTS * StreamTile::POSITIONS;
-    tile.to = min(tile.from + StreamTile::POSITIONS, keys.s.length);
+    tile.from = keys.from + t / StreamTile::PARTS * StreamTile::POSITIONS;
+    tile.to = min(tile.from + StreamTile::POSITIONS, keys.to);
     tile.g = keys.g;
     tile.part = t % StreamTile::PARTS;
     return tile;
 }
 
-// The number of streamed tiles that hold queries of [from, to).
+// The number of streamed tiles that hold queries of [from, to), of which the first one begins with `from`.
 __device__ __forceinline__ int streamed_tiles(int from, int to) {
-    if (to <= from) return 0;
-    return ((to + StreamTile::POSITIONS - 1) / StreamTile::POSITIONS - from / StreamTile::POSITIONS) * StreamTile::PARTS;
+    return max(to - from + StreamTile::POSITIONS - 1, 0) / StreamTile::POSITIONS * StreamTile::PARTS;
 }

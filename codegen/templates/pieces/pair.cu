@@ -24,6 +24,10 @@ __device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
 <% else %>template <bool FULL>
 __device__ __forceinline__ float gate_of(const Row&, const Column&) { return 1.0f; }
 <% endif %>
+// Whether a gate moves with its threshold: 0 < gate < 1. The bits of numbers from 0 on grow with them, so that one comparison
+// without a sign is enough.
+__device__ __forceinline__ bool is_fraction(float gate) { return __float_as_uint(gate) - 1 < 0x3f7fffffu; }
+
 <% if has_cap %>// Logits in powers of two, c tanh(x) with y = 2 x log2 e and the cap c: c − 2 c e / (1 + e) with e = 2^−|y| = exp(−2|x|) and
 // the sign of x. Two have one reciprocal, since e0 / (1 + e0) = (e0 + e0 e1) / ((1 + e0) (1 + e1)).
 __device__ __forceinline__ void cap_two(float& y0, float& y1) {

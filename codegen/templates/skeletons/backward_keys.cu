@@ -42,7 +42,7 @@ __device__ __forceinline__ void sweep_rows(const Uniform& x, const KeysShared& s
                     if (!visible) pair = {};
                     scores[m][n][2 * h + e] = pair.weight_k;
                     products[m][n][2 * h + e] = pair.weight_v;
-<% for n in key_sums %>                    sums.sums[m][h][${ n.index }$] += <% if n.is_d_gate %>gate > 0.0f && gate < 1.0f ? pair.sum_${ n.index }$ : 0.0f<% else %>pair.sum_${ n.index }$<% endif %>;
+<% for n in key_sums %>                    <% if n.is_d_gate %>if (is_fraction(gate)) <% endif %>sums.sums[m][h][${ n.index }$] += pair.sum_${ n.index }$;
 <% endfor %>                }
         }
 <% if has_d_v %>    add_weighted<M, TILE_KV, SLICE>(sums.d_v, products, d_o + slice_from<SLICE>(), lane);
@@ -134,6 +134,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
         keys.from = max(keys.from, shared.range_from);
         keys.to = min(keys.to, shared.range_to);
         shared.keys = keys;
+        shared.earliest_to = min(shared.earliest_to, keys.to);
     }
     __syncthreads();
     KeyGradients<M> sums = {};

@@ -107,7 +107,7 @@ __device__ __forceinline__ void load_key_tiles(const Arguments& a, KeysShared& s
         if (threadIdx.x % 32 == 0) shared.seen[warp] = {first, last};
         const unsigned half = 0xffffu << threadIdx.x % 32 / 16 * 16;
         const int latest_from = __reduce_max_sync(half, j < 0 ? 0x7fffffff : c.from);
-        const int earliest_to = __reduce_min_sync(half, j < 0 ? 0 : c.to);
+        const int earliest_to = __reduce_min_sync(half, j < 0 ? 0 : min(c.to, keys.to));
         if (own_row<TILE_Q>(own) && own % 16 == 0) shared.seen_whole[own / 16] = {latest_from, earliest_to};
         meet(LOADING_BARRIER, LOADING);
         const int2 seen = seen_by(shared, 0, 4);
@@ -171,7 +171,7 @@ __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys,
                 if (!visible) pair = {};
                 scores[n][2 * h + e] = pair.weight_k;
                 products[n][2 * h + e] = pair.weight_v;
-<% for n in key_sums %>                sums.sums[0][h][${ n.index }$] += <% if n.is_d_gate %>gate > 0.0f && gate < 1.0f ? pair.sum_${ n.index }$ : 0.0f<% else %>pair.sum_${ n.index }$<% endif %>;
+<% for n in key_sums %>                <% if n.is_d_gate %>if (is_fraction(gate)) <% endif %>sums.sums[0][h][${ n.index }$] += pair.sum_${ n.index }$;
 <% endfor %>            }
     }
 }
@@ -269,8 +269,9 @@ __device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& sha
         const Uniform x = load_uniform(a, keys.s, keys.g);
         // Of the streamed tiles, those that the warpgroup lets pass before its own.
         const int2 seen = seen_by(shared, 4 / GROUPS * group, 4 / GROUPS * (group + 1));
-        const int own = streamed_tiles(seen.x, seen.y);
-        const int before = own > 0 ? streamed_tiles(keys.from, seen.x / StreamTile::POSITIONS * StreamTile::POSITIONS) : tiles;
+        const bool any = seen.x < seen.y;
+        const int before = any ? (seen.x - keys.from) / StreamTile::POSITIONS * StreamTile::PARTS : tiles;
+        const int own = any ? streamed_tiles(keys.from, seen.y) - before : 0;
         const int after = tiles - before - own;
         KeyGradients<1> sums = {};
         if (own == 0) shared.keys_empty.arrive();

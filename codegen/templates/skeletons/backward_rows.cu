@@ -41,7 +41,7 @@ __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M
                     if (!sees<FULL>(x, r, c)) pair = {};
                     scores[m][n][2 * h + e] = pair.weight_q;
 <% for n in row_sums %>                    sums.sums[m][h][${ n }$] += pair.sum_${ n }$;
-<% endfor %><% if has_threshold %>                    sums.threshold[m][h] += gate > 0.0f && gate < 1.0f ? pair.d_gate : 0.0f;
+<% endfor %><% if has_threshold %>                    if (is_fraction(gate)) sums.threshold[m][h] += pair.d_gate;
 <% endif %>                }
         }
 <% if has_d_q %>    add_weighted<M, TILE_KV, ROWS_SLICE>(d_q, scores, k + slice_from<ROWS_SLICE>(), lane);
@@ -131,7 +131,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCE
 <% if has_d_q %>            elem* to = a.d_q + tile.s.row * a.d_q_batch + token * a.d_q_position + r.head * a.d_q_head;
 #pragma unroll
             for (int n = 0; n < ROWS_SLICE / 8; ++n)
-                store_pair(to + slice_from<ROWS_SLICE>() + 8 * n + lane % 4 * 2, d_q[m][n][2 * h], d_q[m][n][2 * h + 1]);
+                store_pair(to + slice_from<ROWS_SLICE>() + 8 * n + lane % 4 * 2, FACTOR_Q * d_q[m][n][2 * h],
+                           FACTOR_Q * d_q[m][n][2 * h + 1]);
 <% endif %>            if (lane % 4 == 0 && blockIdx.z == 0) store_row_values(a, x, tile.s, tile.g, r, sum);
         }
 <% if has_threshold %>    // The threshold's gradient of a query is summed over the heads of the group.

@@ -128,7 +128,7 @@ __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries,
                 if (!sees<ALL>(x, r, c[e])) pair = {};
                 scores[n][2 * h + e] = pair.weight_q;
 <% for n in row_sums %>                sums.sums[h][${ n }$] += pair.sum_${ n }$;
-<% endfor %><% if has_threshold %>                sums.threshold[h] += gate > 0.0f && gate < 1.0f ? pair.d_gate : 0.0f;
+<% endfor %><% if has_threshold %>                if (is_fraction(gate)) sums.threshold[h] += pair.d_gate;
 <% endif %>            }
     }
 }
@@ -153,7 +153,7 @@ __device__ __forceinline__ void store_rows(const Arguments& a, const Uniform& x,
         const float of_threshold = row_sum(sums.threshold[h]);
         if (lane % 4 == 0) threshold[row + 8 * h] = r.i < 0 ? 0.0f : of_threshold;
 <% if has_d_q %>        elem* to = a.d_q + tile.s.row * a.d_q_batch + token * a.d_q_position + r.head * a.d_q_head;
-        store_vector(to, d_q, h, 1.0f, r.i >= 0, lane);
+        store_vector(to, d_q, h, FACTOR_Q, r.i >= 0, lane);
 <% endif %>        if (r.i >= 0 && lane % 4 == 0) store_row_values(a, x, tile.s, tile.g, r, sum);
     }
 }

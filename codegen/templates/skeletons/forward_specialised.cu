@@ -19,7 +19,6 @@
 // a tile of queries on to the first of the next.
 constexpr int ROWS_OF_LOADER = (TILE_Q + LOADING - 1) / LOADING;  // whose values one loading thread reads
 constexpr int HEADERS = QUERY_BUFFERS + 1;  // of tiles of queries: a tile is stored after its queries are free
-constexpr int COPIED_AT_ONCE = LOADING_REGISTERS < 72 ? 2 : 8;  // vectors of keys by a lane
 constexpr int SLOTS = STAGES + 1;    // of keys' data, which are read until a tile's weights are made, after its keys are free
 
 // What computing warps are told of a tile of queries.
@@ -115,7 +114,7 @@ __device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, 
             c = load_column(a, x, tile, j, window);
             next = column_key(all, (t + 2) * TILE_KV + column, next_window);
             shared.k_empty[at.keys.slot].wait(at.keys.parity ^ 1);
-            copy_vectors<TILE_KV, COPIED_AT_ONCE>(shared.k[at.keys.slot], keys.start, keys.of(key, tile.g));
+            copy_vectors<TILE_KV, 8>(shared.k[at.keys.slot], keys.start, keys.of(key, tile.g));
             shared.k_full[at.keys.slot].arrive_when_copied();
             if (has_column) shared.columns[at.columns.slot].write(column, own_column);
             shared.k_full[at.keys.slot].arrive();
@@ -125,7 +124,7 @@ __device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, 
             announce(a, tile, all, rows, shared, at, own);
         } else {
             shared.v_empty[at.values.slot].wait(at.values.parity ^ 1);
-            copy_vectors<TILE_KV, COPIED_AT_ONCE>(shared.v[at.values.slot], values.start, values.of(key_before, tile.g));
+            copy_vectors<TILE_KV, 8>(shared.v[at.values.slot], values.start, values.of(key_before, tile.g));
             shared.v_full[at.values.slot].arrive_when_copied();
             at.values.advance();
         }
@@ -148,14 +147,20 @@ __device__ __forceinline__ void load_tiles(const Arguments& a, Shared& shared) {
     shared.q_full[slot].arrive();
 }
 
-// Dot products become logits; unseen pairs −inf.
+<% if has_cap %>// Whether a warp waits between columns: the compiler works on all of them at once where no maximum is waited for, and here has no
+// registers for that.
+template <Kind KIND>
+constexpr bool IN_TURN = KIND == MASKED || TILE_KV > 64;
+
+<% endif %>// Dot products become logits; unseen pairs −inf.
 template <Kind KIND, int COLUMNS>
 __device__ __forceinline__ void make_logits(const Uniform& x, const Row (&rows)[1][2], const StreamedColumns& columns,
                                             float (&scores)[1][COLUMNS / 8][4], int lane) {
     constexpr bool ALL = KIND != MASKED;
 #pragma unroll
     for (int n = 0; n < COLUMNS / 8; ++n) {
-        Column c[2];
+<% if has_cap %>        if (IN_TURN<KIND>) __syncwarp();
+<% endif %>        Column c[2];
         columns.read(8 * n + lane % 4 * 2, c);
 <% if has_cap %>#pragma unroll
         for (int h = 0; h < 2; ++h) {
@@ -190,7 +195,8 @@ __device__ __forceinline__ void make_weights(const Uniform& x, const Row (&rows)
     constexpr bool ALL = KIND != MASKED;
 #pragma unroll
     for (int n = 0; n < COLUMNS / 8; ++n) {
-        Column c[2];
+<% if has_cap %>        if (IN_TURN<KIND>) __syncwarp();
+<% endif %>        Column c[2];
         columns.read(8 * n + lane % 4 * 2, c);
 #pragma unroll
         for (int e = 0; e < 2; ++e)
