@@ -30,11 +30,23 @@ fn registers(s: &PassSchedule, needed: u32) -> (u32, u32) {
     }
 }
 
-/// The same for the backward's row sweep.
-fn rows_registers(s: &PassSchedule) -> (u32, u32) {
+/// The same for the backward's row sweep, of which `held` operands stay in registers.
+fn rows_registers(problem: &Problem<'_>, s: &PassSchedule, held: u32) -> (u32, u32) {
     match computing(s) {
         1 => (120, 232),
+        _ if held > 0 && problem.instance.d > 64 => (88, 208),
         _ => (104, 200),
+    }
+}
+
+/// Operands of the row sweep's tile that stay in registers: queries, then their gradients. Programs of more than
+/// the usual fields leave no registers for them.
+fn rows_held(problem: &Problem<'_>, s: &PassSchedule, fields: Fields) -> u32 {
+    let usual = of_rows(problem, s, fields) == 0 && s.tile_kv <= 64;
+    match problem.instance.d {
+        ..=64 if usual => 2,
+        ..=128 if usual => 1,
+        _ => 0,
     }
 }
 
@@ -261,7 +273,7 @@ pub(crate) fn check_fits(
     }
     matmul::check_shared(target, need, refuse)?;
     let (_, most) = match pass {
-        "backward by rows" => rows_registers(s),
+        "backward by rows" => rows_registers(problem, s, rows_held(problem, s, fields)),
         "backward by keys" => keys_registers(problem, s, keys_stream(problem, s, fields).0),
         _ => registers(s, need.registers),
     };
@@ -307,9 +319,11 @@ impl Builder<'_> {
 
     /// The same for the backward, whose blocks have a multiprocessor for themselves.
     pub(crate) fn backward_warpgroups(&mut self, s: &PassSchedule, fields: Fields) {
-        let rows = rows_registers(s);
+        let held = rows_held(self.problem, s, fields);
+        let rows = rows_registers(self.problem, s, held);
         let (streamed, stages) = keys_stream(self.problem, s, fields);
         let keys = keys_registers(self.problem, s, streamed);
+        self.constant("int", "ROWS_HELD", held, "operands of a tile of rows that stay in registers");
         self.constant("int", "ROWS_LOADING_REGISTERS", rows.0, "of a thread that loads");
         self.constant("int", "ROWS_COMPUTING_REGISTERS", rows.1, "of a thread that computes");
         self.constant("int", "KEYS_LOADING_REGISTERS", keys.0, "");

@@ -133,11 +133,24 @@ __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries,
     }
 }
 
+// The rows of a warp, as left operands of all products with keys, where there are registers for them: 64 rows and 64 keys that
+// are both read from shared memory take its whole bandwidth.
+struct Held { Left q[ROWS_HELD > 0 ? D / 16 : 1], d_o[ROWS_HELD > 1 ? D / 16 : 1]; };
+
+__device__ __forceinline__ void hold_rows(const RowsShared& shared, Held& held) {
+    const int thread = thread_again(), row = (thread - LOADING) / 32 * 16, lane = thread % 32;
+    if constexpr (ROWS_HELD > 0) load_left<TILE_Q>(shared.q, row, held.q, lane);
+    if constexpr (ROWS_HELD > 1) load_left<TILE_Q>(shared.d_o, row, held.d_o, lane);
+}
+
 // Starts the products of a streamed tile that is there: q · k and d_o · v.
-__device__ __forceinline__ void multiply_keys(const RowsShared& shared, int stage, int group, float (&scores)[TILE_KV / 8][4],
-                                              float (&products)[TILE_KV / 8][4]) {
-    product<TILE_Q, TILE_KV, TILE_KV>(scores, descriptor(shared.q + 64 * group * PANEL, 1), descriptor(shared.k[stage], 1));
-    product<TILE_Q, TILE_KV, TILE_KV>(products, descriptor(shared.d_o + 64 * group * PANEL, 1), descriptor(shared.v[stage], 1));
+__device__ __forceinline__ void multiply_keys(const RowsShared& shared, const Held& held, int stage, int group,
+                                              float (&scores)[TILE_KV / 8][4], float (&products)[TILE_KV / 8][4]) {
+    const unsigned long long keys = descriptor(shared.k[stage], 1), values = descriptor(shared.v[stage], 1);
+    if constexpr (ROWS_HELD > 0) product<TILE_KV, TILE_KV>(scores, held.q, keys);
+    else product<TILE_Q, TILE_KV, TILE_KV>(scores, descriptor(shared.q + 64 * group * PANEL, 1), keys);
+    if constexpr (ROWS_HELD > 1) product<TILE_KV, TILE_KV>(products, held.d_o, values);
+    else product<TILE_Q, TILE_KV, TILE_KV>(products, descriptor(shared.d_o + 64 * group * PANEL, 1), values);
     commit_products();
 }
 
@@ -188,9 +201,11 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
         float scores[TILE_KV / 8][4], products[TILE_KV / 8][4];
         const int first = uniform(stage_of<STAGES>(step));
         shared.full[first].wait(full_parity<STAGES>(step));
+        Held held;
+        hold_rows(shared, held);
         take_turn(group);
         start_products();
-        multiply_keys(shared, first, group, scores, products);
+        multiply_keys(shared, held, first, group, scores, products);
         end_turn(group);
 #pragma unroll 1
         for (int t = 0; t < tiles; ++t, ++step) {
@@ -218,7 +233,7 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
 <% endif %>            commit_products();
             if (more) {
                 start_products();
-                multiply_keys(shared, next, group, scores, products);
+                multiply_keys(shared, held, next, group, scores, products);
                 end_turn(group);
                 wait_products<1>();
             } else {

@@ -309,8 +309,7 @@ __device__ __forceinline__ void weigh_anew(const Uniform& x, Work& work, Shared&
         products_again(work.q, keys, scores, lane);
     } else {
         Left q[D / 16];
-#pragma unroll
-        for (int k = 0; k < D / 16; ++k) q[k] = load_left<TILE_Q>(shared.q[work.queries.slot], work.row, 16 * k, lane);
+        load_left<TILE_Q>(shared.q[work.queries.slot], work.row, q, lane);
         products_again(q, keys, scores, lane);
     }
     float shrink[1][2];
@@ -381,9 +380,8 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
 #pragma unroll
         for (int h = 0; h < 2; ++h) work.rows[0][h] = shared.rows[slot][row + 8 * h + lane / 4];
         if constexpr (QUERIES_IN_REGISTERS) {
-            const int lane_again = thread_again() % 32;  // else registers keep the addresses through a tile
-#pragma unroll
-            for (int k = 0; k < D / 16; ++k) work.q[k] = load_left<TILE_Q>(shared.q[slot], row, 16 * k, lane_again);
+            // The lane anew, else registers keep the addresses through a tile.
+            load_left<TILE_Q>(shared.q[slot], row, work.q, thread_again() % 32);
             shared.q_empty[slot].arrive();
         }
         float scores[1][TILE_KV / 8][4], shrink[1][2];

@@ -46,6 +46,13 @@ __device__ __forceinline__ Left load_left(const elem* tile, int row, int k, int 
     return a;
 }
 
+// The same of the first 16 STEPS columns.
+template <int ROWS, int STEPS>
+__device__ __forceinline__ void load_left(const elem* tile, int row, Left (&rows)[STEPS], int lane) {
+#pragma unroll
+    for (int k = 0; k < STEPS; ++k) rows[k] = load_left<ROWS>(tile, row, 16 * k, lane);
+}
+
 // Rows n..n+16 of a tile and columns k..k+16, as the right operands of two products of a warp: x[0] and x[1] of the first
 // eight rows, x[2] and x[3] of the others.
 template <int ROWS>
@@ -138,11 +145,11 @@ __device__ __forceinline__ void product(float (&scores)[COLUMNS / 8][4], unsigne
 }
 
 // The same with left operands in registers.
-template <int ROWS, int COLUMNS>
-__device__ __forceinline__ void product(float (&scores)[COLUMNS / 8][4], const Left (&left)[D / 16], unsigned long long right) {
+template <int ROWS, int COLUMNS, int STEPS>
+__device__ __forceinline__ void product(float (&scores)[COLUMNS / 8][4], const Left (&left)[STEPS], unsigned long long right) {
     set_rows(scores, left[0], right);
 #pragma unroll
-    for (int k = 16; k < D; k += 16) add_rows(scores, left[k / 16], right + along<ROWS>(k));
+    for (int k = 1; k < STEPS; ++k) add_rows(scores, left[k], right + along<ROWS>(16 * k));
 }
 
 // Weights rounded to the element type, as left operands.
