@@ -376,6 +376,14 @@ mod tests {
     }
 
     #[test]
+    fn an_exponential_takes_powers_where_that_is_free() {
+        let found = logit(Elem::Bf16, &seen("exp(dot(q, k) * 0.5 - slope)"));
+        assert_eq!(found, "power_of_two((dot_qk * 0.7213475f) - r.slope_scaled)");
+        let found = logit(Elem::F32, &seen("exp(dot(q, k) * 0.5 - slope)"));
+        assert_eq!(found, "exponential((dot_qk * 0.5f) - r.slope)");
+    }
+
+    #[test]
     fn comparisons_stay_as_written() {
         let text = "let seen = causal & window(W) & ((bias + q.pos) / 3.0 < slope);
             let s = dot(q, k) / 3.0;";

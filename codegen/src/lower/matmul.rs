@@ -278,3 +278,23 @@ impl Builder<'_> {
         self.values.shapes.push(shape);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::shape;
+
+    #[test]
+    fn a_tile_has_as_many_positions_as_its_rows_hold() {
+        for (rows, group, positions, parts, filled) in [
+            (128, 4, 32, 1, true),
+            (192, 4, 48, 1, true),
+            (128, 5, 25, 1, false),
+            (128, 7, 18, 1, false),
+            (64, 128, 1, 2, true),
+        ] {
+            let found = shape("Tile", rows, group);
+            let expected = (positions, parts, filled);
+            assert_eq!((found.positions, found.parts, found.filled), expected, "{rows} {group}");
+        }
+    }
+}

@@ -246,6 +246,15 @@ mod tests {
     }
 
     #[test]
+    fn tiles_may_straddle_chunks_but_not_exceed_them() -> Result<(), Error> {
+        let topk = TopK { k: Some(64), window: 512, sinks: 4, chunk: 128 };
+        topk.tiles(42)?;
+        let message = topk.tiles(192).map_err(|e| e.to_string());
+        assert!(message.is_err_and(|m| m.contains("192") && m.contains("128")));
+        Ok(())
+    }
+
+    #[test]
     fn what_does_not_fit_is_told_with_numbers() {
         let topk = TopK { k: Some(20_000), window: 512, sinks: 4, chunk: 512 };
         let message = topk.plan().map_err(|e| e.to_string());

@@ -268,12 +268,15 @@ impl Model<'_> {
     fn factors(&self, sweep: Sweep, s: &PassSchedule, need: Need) -> f64 {
         let tile_kv = f64::from(s.tile_kv);
         if s.family == Family::Sm90 {
-            // Keys in flight behind those that are worked on; more than four tiles of them are of no use.
-            let waiting = 1.0 + 8.0 / (f64::from(s.stages.clamp(2, 5) - 1) * tile_kv);
+            // Keys in flight behind those that are worked on; more than three tiles of them are of no use, or four in
+            // the forward, whose keys stay until their softmax is done.
+            let d = self.problem.instance.d;
+            let most = if sweep == Sweep::Forward || d <= 64 { 5 } else { 4 };
+            let waiting = 1.0 + 8.0 / (f64::from(s.stages.clamp(2, most) - 1) * tile_kv);
             // Queries are read from shared memory at 128 keys, and by three warpgroups; barriers are as many for 32
             // as for 64. Where heads are short the softmax is what a step waits for, and a third warpgroup
             // multiplies meanwhile.
-            let short = sweep == Sweep::Forward && self.problem.instance.d <= 64;
+            let short = sweep == Sweep::Forward && d <= 64;
             let steps = match (short, s.tile_q > 128, s.tile_kv) {
                 (false, false, 64) => 1.0,
                 (false, true, 64) => 1.2,

@@ -12,9 +12,11 @@ __device__ __forceinline__ bool exponentials_as_is(Softmax<1>& softmax, float (&
     bool calm = true;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-        // Of a row without a reference: ∞, and −∞ + ∞ is NaN.
+<% if has_predicate %>        // Of a row without a reference, which has seen nothing yet: infinite with any key that it sees, 0 with others.
+        const float least = fminf(-LOGIT_SCALE * softmax.reference[0][h], 1e38f);
+<% else %>        // Of a row without a reference: ∞, and −∞ + ∞ is NaN.
         const float least = -LOGIT_SCALE * softmax.reference[0][h];
-        total[h] = 0.0f;
+<% endif %>        total[h] = 0.0f;
 #pragma unroll
         for (int n = 0; n < N; ++n)
 #pragma unroll

@@ -19,7 +19,7 @@
 // a tile of queries on to the first of the next.
 constexpr int ROWS_OF_LOADER = (TILE_Q + LOADING - 1) / LOADING;  // whose values one loading thread reads
 constexpr int HEADERS = QUERY_BUFFERS + 1;  // of tiles of queries: a tile is stored after its queries are free
-constexpr int SLOTS = STAGES + 1;    // of keys' data, which are read until a tile's weights are made, after its keys are free
+constexpr int SLOTS = STAGES + 1;    // of keys' data; STAGES would do, since both are free when a tile's weights are made
 
 // What computing warps are told of a tile of queries.
 struct Header {

@@ -23,6 +23,9 @@ constexpr int TILE_KV = 32;  // rows of a streamed tile
 constexpr int WARPS = 4;
 constexpr int STAGES = 2;  // streamed tiles in flight
 constexpr int POSITIONS = 16;  // positions of a tile of rows
+constexpr float FACTOR_Q = 0.088388346f;  // of weights, for their sum to be taken
+constexpr float FACTOR_K = 0.088388346f;  // of weights, for their sum to be taken
+constexpr float FACTOR_V = 1.0f;  // of weights, for their sum to be taken
 constexpr int UNROLLED = 8;  // steps of 16 of the head dimension
 constexpr int ROW_SUMS = 0;
 constexpr int KEY_SUMS = 1;
@@ -520,6 +523,10 @@ __device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
     return !FULL && r.i - c.j < WINDOW ? 1.0f : gate;
 }
 
+// Whether a gate moves with its threshold: 0 < gate < 1. The bits of numbers from 0 on grow with them, so that one comparison
+// without a sign is enough.
+__device__ __forceinline__ bool is_fraction(float gate) { return __float_as_uint(gate) - 1 < 0x3f7fffffu; }
+
 // What a pair adds to the sums of a row.
 struct RowPair { float weight_q, d_gate; };
 // What a pair adds to the sums of a key.
@@ -532,7 +539,7 @@ __device__ __forceinline__ RowPair row_pair(const Uniform& x, const Row& r, cons
     const float d_p = dot_dov * gate;
     const float d_s = p_13 * (d_p - r.delta);
     RowPair pair = {};
-    pair.weight_q = (d_s * gate) * 0.088388346f;
+    pair.weight_q = d_s * gate;
     pair.d_gate = (dot_dov * p_13) + (d_s * t9);
     return pair;
 }
@@ -545,7 +552,7 @@ __device__ __forceinline__ KeyPair key_pair(const Uniform& x, const Row& r, cons
     const float d_p = dot_dov * gate;
     const float d_s = p_13 * (d_p - r.delta);
     KeyPair pair = {};
-    pair.weight_k = (d_s * gate) * 0.088388346f;
+    pair.weight_k = d_s * gate;
     pair.weight_v = p_13 * gate;
     pair.sum_0 = (dot_dov * p_13) + (d_s * t9);
     return pair;
@@ -553,13 +560,14 @@ __device__ __forceinline__ KeyPair key_pair(const Uniform& x, const Row& r, cons
 
 // The keys that queries [begin, end) of a tile see past their windows: of the chunk's keys those that are past the window at
 // `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within.
-// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of a chunk, a warp at a
-// time that of a tile.
+// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of the tiles that begin in
+// a chunk, a warp at a time that of a tile: whatever such a tile sees past its windows is among the chunk's keys.
+constexpr int CHUNK_TILES = (CHUNK + POSITIONS - 1) / POSITIONS;  // at most
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     int2* keys = reinterpret_cast<int2*>(shared_memory);  // key, expiry
-    __shared__ int expiring_keys[CHUNK < 16 * POSITIONS ? CHUNK : 16 * POSITIONS];  // POSITIONS for each warp that has a tile
+    __shared__ int expiring_keys[(CHUNK_TILES < 16 ? CHUNK_TILES : 16) * POSITIONS];  // POSITIONS for each warp that has a tile
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -574,9 +582,10 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
     __syncthreads();
 
     const long long first = static_cast<long long>(g) * block_count<POSITIONS>(a) + first_block<POSITIONS>(a, s);
-    for (int tile = threadIdx.x / 32; tile < CHUNK / POSITIONS; tile += blockDim.x / 32) {
-        const int block = chunk * (CHUNK / POSITIONS) + tile, begin = block * POSITIONS;
-        if (begin >= s.length) break;
+    const int first_block_of_chunk = (chunk * CHUNK + POSITIONS - 1) / POSITIONS;
+    for (int tile = threadIdx.x / 32; tile < CHUNK_TILES; tile += blockDim.x / 32) {
+        const int block = first_block_of_chunk + tile, begin = block * POSITIONS;
+        if (begin >= min((chunk + 1) * CHUNK, s.length)) break;
         const int end = begin + POSITIONS < s.length ? begin + POSITIONS : s.length;
         int* to = a.tile_keys + (first + block) * TILE_KEYS;
         // At most one selected key expires at a query.
@@ -775,7 +784,7 @@ __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M
                     RowPair pair = row_pair(x, r, c, gate, scores[m][n][2 * h + e], products[m][n][2 * h + e]);
                     if (!sees<FULL>(x, r, c)) pair = {};
                     scores[m][n][2 * h + e] = pair.weight_q;
-                    sums.threshold[m][h] += gate > 0.0f && gate < 1.0f ? pair.d_gate : 0.0f;
+                    if (is_fraction(gate)) sums.threshold[m][h] += pair.d_gate;
                 }
         }
     add_weighted<M, TILE_KV, ROWS_SLICE>(d_q, scores, k + slice_from<ROWS_SLICE>(), lane);
@@ -865,7 +874,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCE
             elem* to = a.d_q + tile.s.row * a.d_q_batch + token * a.d_q_position + r.head * a.d_q_head;
 #pragma unroll
             for (int n = 0; n < ROWS_SLICE / 8; ++n)
-                store_pair(to + slice_from<ROWS_SLICE>() + 8 * n + lane % 4 * 2, d_q[m][n][2 * h], d_q[m][n][2 * h + 1]);
+                store_pair(to + slice_from<ROWS_SLICE>() + 8 * n + lane % 4 * 2, FACTOR_Q * d_q[m][n][2 * h],
+                           FACTOR_Q * d_q[m][n][2 * h + 1]);
             if (lane % 4 == 0 && blockIdx.z == 0) store_row_values(a, x, tile.s, tile.g, r, sum);
         }
     // The threshold's gradient of a query is summed over the heads of the group.
@@ -987,17 +997,16 @@ __device__ __forceinline__ Tile streamed_tile(const KeyTile& keys, int t) {
     Tile tile;
     tile.s = keys.s;
     tile.id = 0;
-    tile.from = keys.from / StreamTile::POSITIONS * StreamTile::POSITIONS + t / StreamTile::PARTS * StreamTile::POSITIONS;
-    tile.to = min(tile.from + StreamTile::POSITIONS, keys.s.length);
+    tile.from = keys.from + t / StreamTile::PARTS * StreamTile::POSITIONS;
+    tile.to = min(tile.from + StreamTile::POSITIONS, keys.to);
     tile.g = keys.g;
     tile.part = t % StreamTile::PARTS;
     return tile;
 }
 
-// The number of streamed tiles that hold queries of [from, to).
+// The number of streamed tiles that hold queries of [from, to), of which the first one begins with `from`.
 __device__ __forceinline__ int streamed_tiles(int from, int to) {
-    if (to <= from) return 0;
-    return ((to + StreamTile::POSITIONS - 1) / StreamTile::POSITIONS - from / StreamTile::POSITIONS) * StreamTile::PARTS;
+    return max(to - from + StreamTile::POSITIONS - 1, 0) / StreamTile::POSITIONS * StreamTile::PARTS;
 }
 
 // Accumulators of 16 M keys: columns slice_from<SLICE>().. of d_k and d_v, and sums over queries.
@@ -1099,9 +1108,9 @@ __device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTil
             for (int n = 0; n < SLICE / 8; ++n) {
                 const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
                 const float2 more_k = selected ? *reinterpret_cast<const float2*>(selected + d) : float2{};
-                store_pair(d_k + d, sums.d_k[m][n][2 * h] + more_k.x, sums.d_k[m][n][2 * h + 1] + more_k.y);
+                store_pair(d_k + d, FACTOR_K * (sums.d_k[m][n][2 * h] + more_k.x), FACTOR_K * (sums.d_k[m][n][2 * h + 1] + more_k.y));
                 const float2 more_v = selected ? *reinterpret_cast<const float2*>(selected + PARTIAL_V + d) : float2{};
-                store_pair(d_v + d, sums.d_v[m][n][2 * h] + more_v.x, sums.d_v[m][n][2 * h + 1] + more_v.y);
+                store_pair(d_v + d, FACTOR_V * (sums.d_v[m][n][2 * h] + more_v.x), FACTOR_V * (sums.d_v[m][n][2 * h + 1] + more_v.y));
             }
             if (lane % 4 == 0 && blockIdx.z == 0) {
 #pragma unroll
@@ -1153,7 +1162,7 @@ __device__ __forceinline__ void sweep_rows(const Uniform& x, const KeysShared& s
                     if (!visible) pair = {};
                     scores[m][n][2 * h + e] = pair.weight_k;
                     products[m][n][2 * h + e] = pair.weight_v;
-                    sums.sums[m][h][0] += gate > 0.0f && gate < 1.0f ? pair.sum_0 : 0.0f;
+                    if (is_fraction(gate)) sums.sums[m][h][0] += pair.sum_0;
                 }
         }
     add_weighted<M, TILE_KV, SLICE>(sums.d_v, products, d_o + slice_from<SLICE>(), lane);
@@ -1245,6 +1254,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
         keys.from = max(keys.from, shared.range_from);
         keys.to = min(keys.to, shared.range_to);
         shared.keys = keys;
+        shared.earliest_to = min(shared.earliest_to, keys.to);
     }
     __syncthreads();
     KeyGradients<M> sums = {};

@@ -23,6 +23,9 @@ constexpr int TILE_KV = 32;  // rows of a streamed tile
 constexpr int WARPS = 4;
 constexpr int STAGES = 2;  // streamed tiles in flight
 constexpr int POSITIONS = 16;  // positions of a tile of rows
+constexpr float FACTOR_Q = 0.088388346f;  // of weights, for their sum to be taken
+constexpr float FACTOR_K = 0.088388346f;  // of weights, for their sum to be taken
+constexpr float FACTOR_V = 1.0f;  // of weights, for their sum to be taken
 constexpr int UNROLLED = 8;  // steps of 16 of the head dimension
 constexpr int ROW_SUMS = 1;
 constexpr int KEY_SUMS = 1;
@@ -393,9 +396,9 @@ struct Row {
     int i;
     int head;
     float tau;
-    float lse;
     float t13;
     float slope_scaled;
+    float lse_scaled;
     float delta;
 };
 
@@ -447,9 +450,9 @@ __device__ __forceinline__ Row load_row(const Arguments& a, const Uniform& x, co
     const float lse = a.lse[(s.row * a.hq + head) * a.n + token];
     const float slope = a.input_slope[head * a.input_slope_head];
     const float delta = a.row_dot_delta[(s.row * a.hq + head) * a.n + token];
-    r.lse = lse;
     r.t13 = float(i);
     r.slope_scaled = slope * 0.57707804f;
+    r.lse_scaled = lse * 1.442695f;
     r.delta = delta;
     return r;
 }
@@ -531,6 +534,10 @@ __device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
     return !FULL && r.i - c.j < WINDOW ? 1.0f : gate;
 }
 
+// Whether a gate moves with its threshold: 0 < gate < 1. The bits of numbers from 0 on grow with them, so that one comparison
+// without a sign is enough.
+__device__ __forceinline__ bool is_fraction(float gate) { return __float_as_uint(gate) - 1 < 0x3f7fffffu; }
+
 // What a pair adds to the sums of a row.
 struct RowPair { float weight_q, sum_0, d_gate; };
 // What a pair adds to the sums of a key.
@@ -538,42 +545,41 @@ struct KeyPair { float weight_k, weight_v, sum_0; };
 // Those of one pair that is seen; dot_qk is q · k, dot_dov d_o · v.
 __device__ __forceinline__ RowPair row_pair(const Uniform& x, const Row& r, const Column& c, float gate, float dot_qk, float dot_dov) {
     const float t14 = c.t11 - r.t13;
-    const float t22 = hyperbolic_tangent_of_powers((dot_qk * 0.051006973f) + (r.slope_scaled * t14));
-    const float s_23 = 5.0f * t22;
-    const float p_26 = exponential(s_23 - r.lse);
+    const float t21 = hyperbolic_tangent_of_powers((dot_qk * 0.051006973f) + (r.slope_scaled * t14));
+    const float p_28 = power_of_two((t21 * 7.213475f) - r.lse_scaled);
     const float d_p = dot_dov * gate;
-    const float d_s = p_26 * (d_p - r.delta);
-    const float t39 = d_s * (1.0f - (t22 * t22));
+    const float d_s = p_28 * (d_p - r.delta);
+    const float t41 = d_s * (1.0f - (t21 * t21));
     RowPair pair = {};
-    pair.weight_q = t39 * 0.088388346f;
-    pair.sum_0 = t39 * t14;
-    pair.d_gate = dot_dov * p_26;
+    pair.weight_q = t41;
+    pair.sum_0 = t41 * t14;
+    pair.d_gate = dot_dov * p_28;
     return pair;
 }
 
 // Those of one pair that is seen; dot_qk is q · k, dot_dov d_o · v.
 __device__ __forceinline__ KeyPair key_pair(const Uniform& x, const Row& r, const Column& c, float gate, float dot_qk, float dot_dov) {
-    const float t22 = hyperbolic_tangent_of_powers((dot_qk * 0.051006973f) + (r.slope_scaled * (c.t11 - r.t13)));
-    const float s_23 = 5.0f * t22;
-    const float p_26 = exponential(s_23 - r.lse);
+    const float t21 = hyperbolic_tangent_of_powers((dot_qk * 0.051006973f) + (r.slope_scaled * (c.t11 - r.t13)));
+    const float p_28 = power_of_two((t21 * 7.213475f) - r.lse_scaled);
     const float d_p = dot_dov * gate;
-    const float d_s = p_26 * (d_p - r.delta);
+    const float d_s = p_28 * (d_p - r.delta);
     KeyPair pair = {};
-    pair.weight_k = (d_s * (1.0f - (t22 * t22))) * 0.088388346f;
-    pair.weight_v = p_26 * gate;
-    pair.sum_0 = dot_dov * p_26;
+    pair.weight_k = d_s * (1.0f - (t21 * t21));
+    pair.weight_v = p_28 * gate;
+    pair.sum_0 = dot_dov * p_28;
     return pair;
 }
 
 // The keys that queries [begin, end) of a tile see past their windows: of the chunk's keys those that are past the window at
 // `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within.
-// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of a chunk, a warp at a
-// time that of a tile.
+// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of the tiles that begin in
+// a chunk, a warp at a time that of a tile: whatever such a tile sees past its windows is among the chunk's keys.
+constexpr int CHUNK_TILES = (CHUNK + POSITIONS - 1) / POSITIONS;  // at most
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     int2* keys = reinterpret_cast<int2*>(shared_memory);  // key, expiry
-    __shared__ int expiring_keys[CHUNK < 16 * POSITIONS ? CHUNK : 16 * POSITIONS];  // POSITIONS for each warp that has a tile
+    __shared__ int expiring_keys[(CHUNK_TILES < 16 ? CHUNK_TILES : 16) * POSITIONS];  // POSITIONS for each warp that has a tile
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -588,9 +594,10 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
     __syncthreads();
 
     const long long first = static_cast<long long>(g) * block_count<POSITIONS>(a) + first_block<POSITIONS>(a, s);
-    for (int tile = threadIdx.x / 32; tile < CHUNK / POSITIONS; tile += blockDim.x / 32) {
-        const int block = chunk * (CHUNK / POSITIONS) + tile, begin = block * POSITIONS;
-        if (begin >= s.length) break;
+    const int first_block_of_chunk = (chunk * CHUNK + POSITIONS - 1) / POSITIONS;
+    for (int tile = threadIdx.x / 32; tile < CHUNK_TILES; tile += blockDim.x / 32) {
+        const int block = first_block_of_chunk + tile, begin = block * POSITIONS;
+        if (begin >= min((chunk + 1) * CHUNK, s.length)) break;
         const int end = begin + POSITIONS < s.length ? begin + POSITIONS : s.length;
         int* to = a.tile_keys + (first + block) * TILE_KEYS;
         // At most one selected key expires at a query.
@@ -745,8 +752,8 @@ extern "C" __global__ void __launch_bounds__(256) row_dots(const __grid_constant
 __device__ __forceinline__ void store_row_values(const Arguments& a, const Uniform& x, const Sequence& s, int g, const Row& r,
                                                  const float (&sum)[ROW_SUMS + 1]) {
     const long long token = s.start + r.i;
-    const float t41 = sum[0];
-    a.row_values_0[(s.row * a.hq + r.head) * a.n + token] = t41;
+    const float t43 = sum[0];
+    a.row_values_0[(s.row * a.hq + r.head) * a.n + token] = t43;
 }
 
 // The row sweep: a tile of queries stays, the keys it sees stream past. Gives d_q and sums over keys, which
@@ -792,7 +799,7 @@ __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M
                     if (!sees<FULL>(x, r, c)) pair = {};
                     scores[m][n][2 * h + e] = pair.weight_q;
                     sums.sums[m][h][0] += pair.sum_0;
-                    sums.threshold[m][h] += gate > 0.0f && gate < 1.0f ? pair.d_gate : 0.0f;
+                    if (is_fraction(gate)) sums.threshold[m][h] += pair.d_gate;
                 }
         }
     add_weighted<M, TILE_KV, ROWS_SLICE>(d_q, scores, k + slice_from<ROWS_SLICE>(), lane);
@@ -882,7 +889,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROWS_BLOCKS_PER_MULTIPROCE
             elem* to = a.d_q + tile.s.row * a.d_q_batch + token * a.d_q_position + r.head * a.d_q_head;
 #pragma unroll
             for (int n = 0; n < ROWS_SLICE / 8; ++n)
-                store_pair(to + slice_from<ROWS_SLICE>() + 8 * n + lane % 4 * 2, d_q[m][n][2 * h], d_q[m][n][2 * h + 1]);
+                store_pair(to + slice_from<ROWS_SLICE>() + 8 * n + lane % 4 * 2, FACTOR_Q * d_q[m][n][2 * h],
+                           FACTOR_Q * d_q[m][n][2 * h + 1]);
             if (lane % 4 == 0 && blockIdx.z == 0) store_row_values(a, x, tile.s, tile.g, r, sum);
         }
     // The threshold's gradient of a query is summed over the heads of the group.
@@ -1004,17 +1012,16 @@ __device__ __forceinline__ Tile streamed_tile(const KeyTile& keys, int t) {
     Tile tile;
     tile.s = keys.s;
     tile.id = 0;
-    tile.from = keys.from / StreamTile::POSITIONS * StreamTile::POSITIONS + t / StreamTile::PARTS * StreamTile::POSITIONS;
-    tile.to = min(tile.from + StreamTile::POSITIONS, keys.s.length);
+    tile.from = keys.from + t / StreamTile::PARTS * StreamTile::POSITIONS;
+    tile.to = min(tile.from + StreamTile::POSITIONS, keys.to);
     tile.g = keys.g;
     tile.part = t % StreamTile::PARTS;
     return tile;
 }
 
-// The number of streamed tiles that hold queries of [from, to).
+// The number of streamed tiles that hold queries of [from, to), of which the first one begins with `from`.
 __device__ __forceinline__ int streamed_tiles(int from, int to) {
-    if (to <= from) return 0;
-    return ((to + StreamTile::POSITIONS - 1) / StreamTile::POSITIONS - from / StreamTile::POSITIONS) * StreamTile::PARTS;
+    return max(to - from + StreamTile::POSITIONS - 1, 0) / StreamTile::POSITIONS * StreamTile::PARTS;
 }
 
 // Accumulators of 16 M keys: columns slice_from<SLICE>().. of d_k and d_v, and sums over queries.
@@ -1116,9 +1123,9 @@ __device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTil
             for (int n = 0; n < SLICE / 8; ++n) {
                 const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
                 const float2 more_k = selected ? *reinterpret_cast<const float2*>(selected + d) : float2{};
-                store_pair(d_k + d, sums.d_k[m][n][2 * h] + more_k.x, sums.d_k[m][n][2 * h + 1] + more_k.y);
+                store_pair(d_k + d, FACTOR_K * (sums.d_k[m][n][2 * h] + more_k.x), FACTOR_K * (sums.d_k[m][n][2 * h + 1] + more_k.y));
                 const float2 more_v = selected ? *reinterpret_cast<const float2*>(selected + PARTIAL_V + d) : float2{};
-                store_pair(d_v + d, sums.d_v[m][n][2 * h] + more_v.x, sums.d_v[m][n][2 * h + 1] + more_v.y);
+                store_pair(d_v + d, FACTOR_V * (sums.d_v[m][n][2 * h] + more_v.x), FACTOR_V * (sums.d_v[m][n][2 * h + 1] + more_v.y));
             }
             if (lane % 4 == 0 && blockIdx.z == 0) {
 #pragma unroll
@@ -1170,7 +1177,7 @@ __device__ __forceinline__ void sweep_rows(const Uniform& x, const KeysShared& s
                     if (!visible) pair = {};
                     scores[m][n][2 * h + e] = pair.weight_k;
                     products[m][n][2 * h + e] = pair.weight_v;
-                    sums.sums[m][h][0] += gate > 0.0f && gate < 1.0f ? pair.sum_0 : 0.0f;
+                    if (is_fraction(gate)) sums.sums[m][h][0] += pair.sum_0;
                 }
         }
     add_weighted<M, TILE_KV, SLICE>(sums.d_v, products, d_o + slice_from<SLICE>(), lane);
@@ -1262,6 +1269,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS_PER_MULTIPROCE
         keys.from = max(keys.from, shared.range_from);
         keys.to = min(keys.to, shared.range_to);
         shared.keys = keys;
+        shared.earliest_to = min(shared.earliest_to, keys.to);
     }
     __syncthreads();
     KeyGradients<M> sums = {};
@@ -1456,8 +1464,8 @@ extern "C" __global__ void __launch_bounds__(256, 2) finish_keys(const __grid_co
         Column c = {};
         c.j = j;
         load_column_values(a, x, s, g, c);
-        const float t45 = static_cast<float>(a.key_sums[0 * a.rows * a.hkv * a.n + entry] - threshold_share(a, s, g, j));
-        a.d_u[s.row * a.d_u_batch + token * a.d_u_position + g * a.d_u_head] = t45;
+        const float t47 = static_cast<float>(a.key_sums[0 * a.rows * a.hkv * a.n + entry] - threshold_share(a, s, g, j));
+        a.d_u[s.row * a.d_u_batch + token * a.d_u_position + g * a.d_u_head] = t47;
     }
 }
 
@@ -1496,7 +1504,7 @@ __device__ __forceinline__ double minimum(double a, double b) { return b < a ? b
 __device__ __forceinline__ double maximum(double a, double b) { return b > a ? b : a; }
 
 // Values of few entries, in f64: functions of the sequence b and the query head h, of which each uses what it varies over.
-__device__ double small_t41(const Arguments& a, int b, int h) {
+__device__ double small_t43(const Arguments& a, int b, int h) {
     double total = 0.0;
     for (b = 0; b < a.sequences; ++b) total += a.row_values_0_total[b * a.hq + h];
     return total;
@@ -1504,5 +1512,5 @@ __device__ double small_t41(const Arguments& a, int b, int h) {
 
 extern "C" __global__ void __launch_bounds__(256) finish_small(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
-    for (int h = threadIdx.x; h < a.hq; h += 256) a.d_slope[h * a.d_slope_head] = static_cast<float>(small_t41(a, 0, h));
+    for (int h = threadIdx.x; h < a.hq; h += 256) a.d_slope[h * a.d_slope_head] = static_cast<float>(small_t43(a, 0, h));
 }

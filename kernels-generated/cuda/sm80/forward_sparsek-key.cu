@@ -490,6 +490,10 @@ __device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
     return !FULL && r.i - c.j < WINDOW ? 1.0f : gate;
 }
 
+// Whether a gate moves with its threshold: 0 < gate < 1. The bits of numbers from 0 on grow with them, so that one comparison
+// without a sign is enough.
+__device__ __forceinline__ bool is_fraction(float gate) { return __float_as_uint(gate) - 1 < 0x3f7fffffu; }
+
 // The logit of a pair over its constant factor: times LOGIT_SCALE, in powers of two.
 __device__ __forceinline__ float logit(const Uniform& x, const Row& r, const Column& c, float gate, float dot_qk) {
     return (dot_qk * 0.088388346f) * gate;
@@ -502,12 +506,13 @@ __device__ __forceinline__ float weight(const Uniform& x, const Row& r, const Co
 
 // The keys that queries [begin, end) of a tile see past their windows: of the chunk's keys those that are past the window at
 // `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within.
-// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of a chunk, a warp at a
-// time that of a tile.
+// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of the tiles that begin in
+// a chunk, a warp at a time that of a tile: whatever such a tile sees past its windows is among the chunk's keys.
+constexpr int CHUNK_TILES = (CHUNK + POSITIONS - 1) / POSITIONS;  // at most
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
     extern __shared__ __align__(16) unsigned char shared_memory[];
     int2* keys = reinterpret_cast<int2*>(shared_memory);  // key, expiry
-    __shared__ int expiring_keys[CHUNK < 16 * POSITIONS ? CHUNK : 16 * POSITIONS];  // POSITIONS for each warp that has a tile
+    __shared__ int expiring_keys[(CHUNK_TILES < 16 ? CHUNK_TILES : 16) * POSITIONS];  // POSITIONS for each warp that has a tile
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -522,9 +527,10 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
     __syncthreads();
 
     const long long first = static_cast<long long>(g) * block_count<POSITIONS>(a) + first_block<POSITIONS>(a, s);
-    for (int tile = threadIdx.x / 32; tile < CHUNK / POSITIONS; tile += blockDim.x / 32) {
-        const int block = chunk * (CHUNK / POSITIONS) + tile, begin = block * POSITIONS;
-        if (begin >= s.length) break;
+    const int first_block_of_chunk = (chunk * CHUNK + POSITIONS - 1) / POSITIONS;
+    for (int tile = threadIdx.x / 32; tile < CHUNK_TILES; tile += blockDim.x / 32) {
+        const int block = first_block_of_chunk + tile, begin = block * POSITIONS;
+        if (begin >= min((chunk + 1) * CHUNK, s.length)) break;
         const int end = begin + POSITIONS < s.length ? begin + POSITIONS : s.length;
         int* to = a.tile_keys + (first + block) * TILE_KEYS;
         // At most one selected key expires at a query.
@@ -655,9 +661,12 @@ struct Softmax {
     float reference[M][2], sum[M][2];
     float inverse[M][2], lse[M][2];
 
-    __device__ __forceinline__ void start(const Uniform&, const Row (&)[M][2]) {
+    // A row that stands for no query has a reference, so that it waits for none.
+    __device__ __forceinline__ void start(const Uniform&, const Row (&rows)[M][2]) {
 #pragma unroll
-        for (int m = 0; m < M; ++m) reference[m][0] = reference[m][1] = -INFINITY_F, sum[m][0] = sum[m][1] = 0.0f;
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) reference[m][h] = rows[m][h].i < 0 ? 0.0f : -INFINITY_F, sum[m][h] = 0.0f;
     }
 
     // Logits become exp(logit − reference); sums and the output so far shrink to a new reference.

@@ -2,7 +2,7 @@
 //
 // schedule  tile q 128, kv 64; warps 12; stages 4; sm90
 // target    sm_90a, instructions of sm90
-// input     8b8dff77e0be6598
+// input     356928614c92ef4a
 #include <cuda_bf16.h>
 
 typedef __nv_bfloat16 elem;
@@ -23,8 +23,12 @@ constexpr int TILE_KV = 64;  // rows of a streamed tile
 constexpr int WARPS = 12;
 constexpr int STAGES = 4;  // streamed tiles in flight
 constexpr int POSITIONS = 32;  // positions of a tile of rows
+constexpr float FACTOR_Q = 0.088388346f;  // of weights, for their sum to be taken
+constexpr float FACTOR_K = 0.088388346f;  // of weights, for their sum to be taken
+constexpr float FACTOR_V = 1.0f;  // of weights, for their sum to be taken
 constexpr int ROW_SUMS = 1;
 constexpr int KEY_SUMS = 1;
+constexpr int ROWS_HELD = 0;  // operands of a tile of rows that stay in registers
 constexpr int ROWS_LOADING_REGISTERS = 104;  // of a thread that loads
 constexpr int ROWS_COMPUTING_REGISTERS = 200;  // of a thread that computes
 constexpr int KEYS_LOADING_REGISTERS = 72;
@@ -323,6 +327,32 @@ __device__ __forceinline__ Left load_left(const elem* tile, int row, int k, int 
     return a;
 }
 
+// The same of the first 16 STEPS columns.
+template <int ROWS, int STEPS>
+__device__ __forceinline__ void load_left(const elem* tile, int row, Left (&rows)[STEPS], int lane) {
+#pragma unroll
+    for (int k = 0; k < STEPS; ++k) rows[k] = load_left<ROWS>(tile, row, 16 * k, lane);
+}
+
+// Rows n..n+16 of a tile and columns k..k+16, as the right operands of two products of a warp: x[0] and x[1] of the first
+// eight rows, x[2] and x[3] of the others.
+template <int ROWS>
+__device__ __forceinline__ Left load_right(const elem* tile, int n, int k, int lane) {
+    Left b;
+    const unsigned address = shared_address(tile + place<ROWS>(n + lane / 16 * 8 + lane % 8, k + lane / 8 % 2 * 8));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(b.x[0]), "=r"(b.x[1]), "=r"(b.x[2]), "=r"(b.x[3]) : "r"(address) : "memory");
+    return b;
+}
+
+// c (16 × 8) += a · bᵀ, by one warp; c is held as by a warp of a warpgroup.
+__device__ __forceinline__ void add_warp_product(float (&c)[4], const Left& a, unsigned b0, unsigned b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "r"(b0), "r"(b1));
+}
+
 // Two neighbouring accumulators, rounded to the element type.
 __device__ __forceinline__ Left round_to_left(const float (&c0)[4], const float (&c1)[4]) {
     return {{pack(c0[0], c0[1]), pack(c0[2], c0[3]), pack(c1[0], c1[1]), pack(c1[2], c1[3])}};
@@ -478,11 +508,11 @@ __device__ __forceinline__ void product(float (&scores)[COLUMNS / 8][4], unsigne
 }
 
 // The same with left operands in registers.
-template <int ROWS, int COLUMNS>
-__device__ __forceinline__ void product(float (&scores)[COLUMNS / 8][4], const Left (&left)[D / 16], unsigned long long right) {
+template <int ROWS, int COLUMNS, int STEPS>
+__device__ __forceinline__ void product(float (&scores)[COLUMNS / 8][4], const Left (&left)[STEPS], unsigned long long right) {
     set_rows(scores, left[0], right);
 #pragma unroll
-    for (int k = 16; k < D; k += 16) add_rows(scores, left[k / 16], right + along<ROWS>(k));
+    for (int k = 1; k < STEPS; ++k) add_rows(scores, left[k], right + along<ROWS>(16 * k));
 }
 
 // Weights rounded to the element type, as left operands.
@@ -534,9 +564,9 @@ struct Row {
     int i;
     int head;
     float tau;
-    float lse;
     float t13;
     float slope_scaled;
+    float lse_scaled;
     float delta;
 };
 
@@ -588,9 +618,9 @@ __device__ __forceinline__ Row load_row(const Arguments& a, const Uniform& x, co
     const float lse = a.lse[(s.row * a.hq + head) * a.n + token];
     const float slope = a.input_slope[head * a.input_slope_head];
     const float delta = a.row_dot_delta[(s.row * a.hq + head) * a.n + token];
-    r.lse = lse;
     r.t13 = float(i);
     r.slope_scaled = slope * 0.57707804f;
+    r.lse_scaled = lse * 1.442695f;
     r.delta = delta;
     return r;
 }
@@ -672,6 +702,10 @@ __device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
     return !FULL && r.i - c.j < WINDOW ? 1.0f : gate;
 }
 
+// Whether a gate moves with its threshold: 0 < gate < 1. The bits of numbers from 0 on grow with them, so that one comparison
+// without a sign is enough.
+__device__ __forceinline__ bool is_fraction(float gate) { return __float_as_uint(gate) - 1 < 0x3f7fffffu; }
+
 // What a pair adds to the sums of a row.
 struct RowPair { float weight_q, sum_0, d_gate; };
 // What a pair adds to the sums of a key.
@@ -679,42 +713,41 @@ struct KeyPair { float weight_k, weight_v, sum_0; };
 // Those of one pair that is seen; dot_qk is q · k, dot_dov d_o · v.
 __device__ __forceinline__ RowPair row_pair(const Uniform& x, const Row& r, const Column& c, float gate, float dot_qk, float dot_dov) {
     const float t14 = c.t11 - r.t13;
-    const float t22 = hyperbolic_tangent_of_powers((dot_qk * 0.051006973f) + (r.slope_scaled * t14));
-    const float s_23 = 5.0f * t22;
-    const float p_26 = exponential(s_23 - r.lse);
+    const float t21 = hyperbolic_tangent_of_powers((dot_qk * 0.051006973f) + (r.slope_scaled * t14));
+    const float p_28 = power_of_two((t21 * 7.213475f) - r.lse_scaled);
     const float d_p = dot_dov * gate;
-    const float d_s = p_26 * (d_p - r.delta);
-    const float t39 = d_s * (1.0f - (t22 * t22));
+    const float d_s = p_28 * (d_p - r.delta);
+    const float t41 = d_s * (1.0f - (t21 * t21));
     RowPair pair = {};
-    pair.weight_q = t39 * 0.088388346f;
-    pair.sum_0 = t39 * t14;
-    pair.d_gate = dot_dov * p_26;
+    pair.weight_q = t41;
+    pair.sum_0 = t41 * t14;
+    pair.d_gate = dot_dov * p_28;
     return pair;
 }
 
 // Those of one pair that is seen; dot_qk is q · k, dot_dov d_o · v.
 __device__ __forceinline__ KeyPair key_pair(const Uniform& x, const Row& r, const Column& c, float gate, float dot_qk, float dot_dov) {
-    const float t22 = hyperbolic_tangent_of_powers((dot_qk * 0.051006973f) + (r.slope_scaled * (c.t11 - r.t13)));
-    const float s_23 = 5.0f * t22;
-    const float p_26 = exponential(s_23 - r.lse);
+    const float t21 = hyperbolic_tangent_of_powers((dot_qk * 0.051006973f) + (r.slope_scaled * (c.t11 - r.t13)));
+    const float p_28 = power_of_two((t21 * 7.213475f) - r.lse_scaled);
     const float d_p = dot_dov * gate;
-    const float d_s = p_26 * (d_p - r.delta);
+    const float d_s = p_28 * (d_p - r.delta);
     KeyPair pair = {};
-    pair.weight_k = (d_s * (1.0f - (t22 * t22))) * 0.088388346f;
-    pair.weight_v = p_26 * gate;
-    pair.sum_0 = dot_dov * p_26;
+    pair.weight_k = d_s * (1.0f - (t21 * t21));
+    pair.weight_v = p_28 * gate;
+    pair.sum_0 = dot_dov * p_28;
     return pair;
 }
 
 // The keys that queries [begin, end) of a tile see past their windows: of the chunk's keys those that are past the window at
 // `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within.
-// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of a chunk, a warp at a
-// time that of a tile.
+// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of the tiles that begin in
+// a chunk, a warp at a time that of a tile: whatever such a tile sees past its windows is among the chunk's keys.
+constexpr int CHUNK_TILES = (CHUNK + POSITIONS - 1) / POSITIONS;  // at most
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     int2* keys = reinterpret_cast<int2*>(shared_memory);  // key, expiry
-    __shared__ int expiring_keys[CHUNK < 16 * POSITIONS ? CHUNK : 16 * POSITIONS];  // POSITIONS for each warp that has a tile
+    __shared__ int expiring_keys[(CHUNK_TILES < 16 ? CHUNK_TILES : 16) * POSITIONS];  // POSITIONS for each warp that has a tile
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -729,9 +762,10 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
     __syncthreads();
 
     const long long first = static_cast<long long>(g) * block_count<POSITIONS>(a) + first_block<POSITIONS>(a, s);
-    for (int tile = threadIdx.x / 32; tile < CHUNK / POSITIONS; tile += blockDim.x / 32) {
-        const int block = chunk * (CHUNK / POSITIONS) + tile, begin = block * POSITIONS;
-        if (begin >= s.length) break;
+    const int first_block_of_chunk = (chunk * CHUNK + POSITIONS - 1) / POSITIONS;
+    for (int tile = threadIdx.x / 32; tile < CHUNK_TILES; tile += blockDim.x / 32) {
+        const int block = first_block_of_chunk + tile, begin = block * POSITIONS;
+        if (begin >= min((chunk + 1) * CHUNK, s.length)) break;
         const int end = begin + POSITIONS < s.length ? begin + POSITIONS : s.length;
         int* to = a.tile_keys + (first + block) * TILE_KEYS;
         // At most one selected key expires at a query.
@@ -1084,8 +1118,8 @@ extern "C" __global__ void __launch_bounds__(256) row_dots(const __grid_constant
 __device__ __forceinline__ void store_row_values(const Arguments& a, const Uniform& x, const Sequence& s, int g, const Row& r,
                                                  const float (&sum)[ROW_SUMS + 1]) {
     const long long token = s.start + r.i;
-    const float t41 = sum[0];
-    a.row_values_0[(s.row * a.hq + r.head) * a.n + token] = t41;
+    const float t43 = sum[0];
+    a.row_values_0[(s.row * a.hq + r.head) * a.n + token] = t43;
 }
 
 // The row sweep: a tile of queries stays, the keys it sees stream past. Gives d_q and sums over keys. One warpgroup works on
@@ -1218,16 +1252,29 @@ __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries,
                 if (!sees<ALL>(x, r, c[e])) pair = {};
                 scores[n][2 * h + e] = pair.weight_q;
                 sums.sums[h][0] += pair.sum_0;
-                sums.threshold[h] += gate > 0.0f && gate < 1.0f ? pair.d_gate : 0.0f;
+                if (is_fraction(gate)) sums.threshold[h] += pair.d_gate;
             }
     }
 }
 
+// The rows of a warp, as left operands of all products with keys, where there are registers for them: 64 rows and 64 keys that
+// are both read from shared memory take its whole bandwidth.
+struct Held { Left q[ROWS_HELD > 0 ? D / 16 : 1], d_o[ROWS_HELD > 1 ? D / 16 : 1]; };
+
+__device__ __forceinline__ void hold_rows(const RowsShared& shared, Held& held) {
+    const int thread = thread_again(), row = (thread - LOADING) / 32 * 16, lane = thread % 32;
+    if constexpr (ROWS_HELD > 0) load_left<TILE_Q>(shared.q, row, held.q, lane);
+    if constexpr (ROWS_HELD > 1) load_left<TILE_Q>(shared.d_o, row, held.d_o, lane);
+}
+
 // Starts the products of a streamed tile that is there: q · k and d_o · v.
-__device__ __forceinline__ void multiply_keys(const RowsShared& shared, int stage, int group, float (&scores)[TILE_KV / 8][4],
-                                              float (&products)[TILE_KV / 8][4]) {
-    product<TILE_Q, TILE_KV, TILE_KV>(scores, descriptor(shared.q + 64 * group * PANEL, 1), descriptor(shared.k[stage], 1));
-    product<TILE_Q, TILE_KV, TILE_KV>(products, descriptor(shared.d_o + 64 * group * PANEL, 1), descriptor(shared.v[stage], 1));
+__device__ __forceinline__ void multiply_keys(const RowsShared& shared, const Held& held, int stage, int group,
+                                              float (&scores)[TILE_KV / 8][4], float (&products)[TILE_KV / 8][4]) {
+    const unsigned long long keys = descriptor(shared.k[stage], 1), values = descriptor(shared.v[stage], 1);
+    if constexpr (ROWS_HELD > 0) product<TILE_KV, TILE_KV>(scores, held.q, keys);
+    else product<TILE_Q, TILE_KV, TILE_KV>(scores, descriptor(shared.q + 64 * group * PANEL, 1), keys);
+    if constexpr (ROWS_HELD > 1) product<TILE_KV, TILE_KV>(products, held.d_o, values);
+    else product<TILE_Q, TILE_KV, TILE_KV>(products, descriptor(shared.d_o + 64 * group * PANEL, 1), values);
     commit_products();
 }
 
@@ -1243,7 +1290,7 @@ __device__ __forceinline__ void store_rows(const Arguments& a, const Uniform& x,
         const float of_threshold = row_sum(sums.threshold[h]);
         if (lane % 4 == 0) threshold[row + 8 * h] = r.i < 0 ? 0.0f : of_threshold;
         elem* to = a.d_q + tile.s.row * a.d_q_batch + token * a.d_q_position + r.head * a.d_q_head;
-        store_vector(to, d_q, h, 1.0f, r.i >= 0, lane);
+        store_vector(to, d_q, h, FACTOR_Q, r.i >= 0, lane);
         if (r.i >= 0 && lane % 4 == 0) store_row_values(a, x, tile.s, tile.g, r, sum);
     }
 }
@@ -1278,9 +1325,11 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
         float scores[TILE_KV / 8][4], products[TILE_KV / 8][4];
         const int first = uniform(stage_of<STAGES>(step));
         shared.full[first].wait(full_parity<STAGES>(step));
+        Held held;
+        hold_rows(shared, held);
         take_turn(group);
         start_products();
-        multiply_keys(shared, first, group, scores, products);
+        multiply_keys(shared, held, first, group, scores, products);
         end_turn(group);
 #pragma unroll 1
         for (int t = 0; t < tiles; ++t, ++step) {
@@ -1308,7 +1357,7 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             commit_products();
             if (more) {
                 start_products();
-                multiply_keys(shared, next, group, scores, products);
+                multiply_keys(shared, held, next, group, scores, products);
                 end_turn(group);
                 wait_products<1>();
             } else {
@@ -1461,17 +1510,16 @@ __device__ __forceinline__ Tile streamed_tile(const KeyTile& keys, int t) {
     Tile tile;
     tile.s = keys.s;
     tile.id = 0;
-    tile.from = keys.from / StreamTile::POSITIONS * StreamTile::POSITIONS + t / StreamTile::PARTS * StreamTile::POSITIONS;
-    tile.to = min(tile.from + StreamTile::POSITIONS, keys.s.length);
+    tile.from = keys.from + t / StreamTile::PARTS * StreamTile::POSITIONS;
+    tile.to = min(tile.from + StreamTile::POSITIONS, keys.to);
     tile.g = keys.g;
     tile.part = t % StreamTile::PARTS;
     return tile;
 }
 
-// The number of streamed tiles that hold queries of [from, to).
+// The number of streamed tiles that hold queries of [from, to), of which the first one begins with `from`.
 __device__ __forceinline__ int streamed_tiles(int from, int to) {
-    if (to <= from) return 0;
-    return ((to + StreamTile::POSITIONS - 1) / StreamTile::POSITIONS - from / StreamTile::POSITIONS) * StreamTile::PARTS;
+    return max(to - from + StreamTile::POSITIONS - 1, 0) / StreamTile::POSITIONS * StreamTile::PARTS;
 }
 
 // Accumulators of 16 M keys: columns slice_from<SLICE>().. of d_k and d_v, and sums over queries.
@@ -1573,9 +1621,9 @@ __device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTil
             for (int n = 0; n < SLICE / 8; ++n) {
                 const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
                 const float2 more_k = selected ? *reinterpret_cast<const float2*>(selected + d) : float2{};
-                store_pair(d_k + d, sums.d_k[m][n][2 * h] + more_k.x, sums.d_k[m][n][2 * h + 1] + more_k.y);
+                store_pair(d_k + d, FACTOR_K * (sums.d_k[m][n][2 * h] + more_k.x), FACTOR_K * (sums.d_k[m][n][2 * h + 1] + more_k.y));
                 const float2 more_v = selected ? *reinterpret_cast<const float2*>(selected + PARTIAL_V + d) : float2{};
-                store_pair(d_v + d, sums.d_v[m][n][2 * h] + more_v.x, sums.d_v[m][n][2 * h + 1] + more_v.y);
+                store_pair(d_v + d, FACTOR_V * (sums.d_v[m][n][2 * h] + more_v.x), FACTOR_V * (sums.d_v[m][n][2 * h + 1] + more_v.y));
             }
             if (lane % 4 == 0 && blockIdx.z == 0) {
 #pragma unroll
@@ -1595,9 +1643,9 @@ __device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTil
 struct StreamedRows {
     int i[STREAM], head[STREAM];
     float tau[STREAM];
-    float lse[STREAM];
     float t13[STREAM];
     float slope_scaled[STREAM];
+    float lse_scaled[STREAM];
     float delta[STREAM];
     int from[2];  // first position of the tile
 
@@ -1605,9 +1653,9 @@ struct StreamedRows {
         i[at] = r.i;
         head[at] = r.head;
         tau[at] = r.tau;
-        lse[at] = r.lse;
         t13[at] = r.t13;
         slope_scaled[at] = r.slope_scaled;
+        lse_scaled[at] = r.lse_scaled;
         delta[at] = r.delta;
     }
 
@@ -1615,18 +1663,18 @@ struct StreamedRows {
     __device__ __forceinline__ void read(int at, Row (&r)[2]) const {
         const auto two_i = read_two(i + at), two_head = read_two(head + at);
         const auto two_tau = read_two(tau + at);
-        const auto two_lse = read_two(lse + at);
         const auto two_t13 = read_two(t13 + at);
         const auto two_slope_scaled = read_two(slope_scaled + at);
+        const auto two_lse_scaled = read_two(lse_scaled + at);
         const auto two_delta = read_two(delta + at);
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             r[e].i = two_i.of[e];
             r[e].head = two_head.of[e];
             r[e].tau = two_tau.of[e];
-            r[e].lse = two_lse.of[e];
             r[e].t13 = two_t13.of[e];
             r[e].slope_scaled = two_slope_scaled.of[e];
+            r[e].lse_scaled = two_lse_scaled.of[e];
             r[e].delta = two_delta.of[e];
         }
     }
@@ -1708,7 +1756,7 @@ __device__ __forceinline__ void load_key_tiles(const Arguments& a, KeysShared& s
         if (threadIdx.x % 32 == 0) shared.seen[warp] = {first, last};
         const unsigned half = 0xffffu << threadIdx.x % 32 / 16 * 16;
         const int latest_from = __reduce_max_sync(half, j < 0 ? 0x7fffffff : c.from);
-        const int earliest_to = __reduce_min_sync(half, j < 0 ? 0 : c.to);
+        const int earliest_to = __reduce_min_sync(half, j < 0 ? 0 : min(c.to, keys.to));
         if (own_row<TILE_Q>(own) && own % 16 == 0) shared.seen_whole[own / 16] = {latest_from, earliest_to};
         meet(LOADING_BARRIER, LOADING);
         const int2 seen = seen_by(shared, 0, 4);
@@ -1772,7 +1820,7 @@ __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys,
                 if (!visible) pair = {};
                 scores[n][2 * h + e] = pair.weight_k;
                 products[n][2 * h + e] = pair.weight_v;
-                sums.sums[0][h][0] += gate > 0.0f && gate < 1.0f ? pair.sum_0 : 0.0f;
+                if (is_fraction(gate)) sums.sums[0][h][0] += pair.sum_0;
             }
     }
 }
@@ -1870,8 +1918,9 @@ __device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& sha
         const Uniform x = load_uniform(a, keys.s, keys.g);
         // Of the streamed tiles, those that the warpgroup lets pass before its own.
         const int2 seen = seen_by(shared, 4 / GROUPS * group, 4 / GROUPS * (group + 1));
-        const int own = streamed_tiles(seen.x, seen.y);
-        const int before = own > 0 ? streamed_tiles(keys.from, seen.x / StreamTile::POSITIONS * StreamTile::POSITIONS) : tiles;
+        const bool any = seen.x < seen.y;
+        const int before = any ? (seen.x - keys.from) / StreamTile::POSITIONS * StreamTile::PARTS : tiles;
+        const int own = any ? streamed_tiles(keys.from, seen.y) - before : 0;
         const int after = tiles - before - own;
         KeyGradients<1> sums = {};
         if (own == 0) shared.keys_empty.arrive();
@@ -2085,8 +2134,8 @@ extern "C" __global__ void __launch_bounds__(256, 2) finish_keys(const __grid_co
         Column c = {};
         c.j = j;
         load_column_values(a, x, s, g, c);
-        const float t45 = static_cast<float>(a.key_sums[0 * a.rows * a.hkv * a.n + entry] - threshold_share(a, s, g, j));
-        a.d_u[s.row * a.d_u_batch + token * a.d_u_position + g * a.d_u_head] = t45;
+        const float t47 = static_cast<float>(a.key_sums[0 * a.rows * a.hkv * a.n + entry] - threshold_share(a, s, g, j));
+        a.d_u[s.row * a.d_u_batch + token * a.d_u_position + g * a.d_u_head] = t47;
     }
 }
 
@@ -2125,7 +2174,7 @@ __device__ __forceinline__ double minimum(double a, double b) { return b < a ? b
 __device__ __forceinline__ double maximum(double a, double b) { return b > a ? b : a; }
 
 // Values of few entries, in f64: functions of the sequence b and the query head h, of which each uses what it varies over.
-__device__ double small_t41(const Arguments& a, int b, int h) {
+__device__ double small_t43(const Arguments& a, int b, int h) {
     double total = 0.0;
     for (b = 0; b < a.sequences; ++b) total += a.row_values_0_total[b * a.hq + h];
     return total;
@@ -2133,5 +2182,5 @@ __device__ double small_t41(const Arguments& a, int b, int h) {
 
 extern "C" __global__ void __launch_bounds__(256) finish_small(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
-    for (int h = threadIdx.x; h < a.hq; h += 256) a.d_slope[h * a.d_slope_head] = static_cast<float>(small_t41(a, 0, h));
+    for (int h = threadIdx.x; h < a.hq; h += 256) a.d_slope[h * a.d_slope_head] = static_cast<float>(small_t43(a, 0, h));
 }

@@ -1,8 +1,8 @@
 // SparsekBoth, forward: bf16, head dimension 128, k 512, window 512, groups of 4 query heads
 //
-// schedule  tile q 128, kv 64; warps 12; stages 4; sm90
+// schedule  tile q 128, kv 64; warps 12; stages 5; sm90
 // target    sm_90a, instructions of sm90
-// input     eb53bd55d8a8b617
+// input     b22db3721dec192a
 #include <cuda_bf16.h>
 
 typedef __nv_bfloat16 elem;
@@ -21,7 +21,7 @@ constexpr int TILE_KEYS = 512;  // keys of a tile's list, at most
 constexpr int TILE_Q = 128;  // rows of the tile that stays
 constexpr int TILE_KV = 64;  // rows of a streamed tile
 constexpr int WARPS = 12;
-constexpr int STAGES = 4;  // streamed tiles in flight
+constexpr int STAGES = 5;  // streamed tiles in flight
 constexpr int POSITIONS = 32;  // positions of a tile of rows
 constexpr float LOGIT_SCALE = 1.442695f;  // powers of two for 1 of `logit`
 constexpr float SLACK = 8.0f;  // powers of two that a share may exceed 1 by
@@ -292,6 +292,32 @@ __device__ __forceinline__ Left load_left(const elem* tile, int row, int k, int 
     return a;
 }
 
+// The same of the first 16 STEPS columns.
+template <int ROWS, int STEPS>
+__device__ __forceinline__ void load_left(const elem* tile, int row, Left (&rows)[STEPS], int lane) {
+#pragma unroll
+    for (int k = 0; k < STEPS; ++k) rows[k] = load_left<ROWS>(tile, row, 16 * k, lane);
+}
+
+// Rows n..n+16 of a tile and columns k..k+16, as the right operands of two products of a warp: x[0] and x[1] of the first
+// eight rows, x[2] and x[3] of the others.
+template <int ROWS>
+__device__ __forceinline__ Left load_right(const elem* tile, int n, int k, int lane) {
+    Left b;
+    const unsigned address = shared_address(tile + place<ROWS>(n + lane / 16 * 8 + lane % 8, k + lane / 8 % 2 * 8));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(b.x[0]), "=r"(b.x[1]), "=r"(b.x[2]), "=r"(b.x[3]) : "r"(address) : "memory");
+    return b;
+}
+
+// c (16 × 8) += a · bᵀ, by one warp; c is held as by a warp of a warpgroup.
+__device__ __forceinline__ void add_warp_product(float (&c)[4], const Left& a, unsigned b0, unsigned b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "r"(b0), "r"(b1));
+}
+
 // Two neighbouring accumulators, rounded to the element type.
 __device__ __forceinline__ Left round_to_left(const float (&c0)[4], const float (&c1)[4]) {
     return {{pack(c0[0], c0[1]), pack(c0[2], c0[3]), pack(c1[0], c1[1]), pack(c1[2], c1[3])}};
@@ -447,11 +473,11 @@ __device__ __forceinline__ void product(float (&scores)[COLUMNS / 8][4], unsigne
 }
 
 // The same with left operands in registers.
-template <int ROWS, int COLUMNS>
-__device__ __forceinline__ void product(float (&scores)[COLUMNS / 8][4], const Left (&left)[D / 16], unsigned long long right) {
+template <int ROWS, int COLUMNS, int STEPS>
+__device__ __forceinline__ void product(float (&scores)[COLUMNS / 8][4], const Left (&left)[STEPS], unsigned long long right) {
     set_rows(scores, left[0], right);
 #pragma unroll
-    for (int k = 16; k < D; k += 16) add_rows(scores, left[k / 16], right + along<ROWS>(k));
+    for (int k = 1; k < STEPS; ++k) add_rows(scores, left[k], right + along<ROWS>(16 * k));
 }
 
 // Weights rounded to the element type, as left operands.
@@ -624,6 +650,10 @@ __device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
     return !FULL && r.i - c.j < WINDOW ? 1.0f : gate;
 }
 
+// Whether a gate moves with its threshold: 0 < gate < 1. The bits of numbers from 0 on grow with them, so that one comparison
+// without a sign is enough.
+__device__ __forceinline__ bool is_fraction(float gate) { return __float_as_uint(gate) - 1 < 0x3f7fffffu; }
+
 // The logit of a pair over its constant factor: times LOGIT_SCALE, in powers of two.
 __device__ __forceinline__ float logit(const Uniform& x, const Row& r, const Column& c, float gate, float dot_qk) {
     return (dot_qk * 0.088388346f) * gate;
@@ -636,12 +666,13 @@ __device__ __forceinline__ float weight(const Uniform& x, const Row& r, const Co
 
 // The keys that queries [begin, end) of a tile see past their windows: of the chunk's keys those that are past the window at
 // `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within.
-// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of a chunk, a warp at a
-// time that of a tile.
+// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of the tiles that begin in
+// a chunk, a warp at a time that of a tile: whatever such a tile sees past its windows is among the chunk's keys.
+constexpr int CHUNK_TILES = (CHUNK + POSITIONS - 1) / POSITIONS;  // at most
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
     extern __shared__ __align__(16) unsigned char shared_memory[];
     int2* keys = reinterpret_cast<int2*>(shared_memory);  // key, expiry
-    __shared__ int expiring_keys[CHUNK < 16 * POSITIONS ? CHUNK : 16 * POSITIONS];  // POSITIONS for each warp that has a tile
+    __shared__ int expiring_keys[(CHUNK_TILES < 16 ? CHUNK_TILES : 16) * POSITIONS];  // POSITIONS for each warp that has a tile
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -656,9 +687,10 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
     __syncthreads();
 
     const long long first = static_cast<long long>(g) * block_count<POSITIONS>(a) + first_block<POSITIONS>(a, s);
-    for (int tile = threadIdx.x / 32; tile < CHUNK / POSITIONS; tile += blockDim.x / 32) {
-        const int block = chunk * (CHUNK / POSITIONS) + tile, begin = block * POSITIONS;
-        if (begin >= s.length) break;
+    const int first_block_of_chunk = (chunk * CHUNK + POSITIONS - 1) / POSITIONS;
+    for (int tile = threadIdx.x / 32; tile < CHUNK_TILES; tile += blockDim.x / 32) {
+        const int block = first_block_of_chunk + tile, begin = block * POSITIONS;
+        if (begin >= min((chunk + 1) * CHUNK, s.length)) break;
         const int end = begin + POSITIONS < s.length ? begin + POSITIONS : s.length;
         int* to = a.tile_keys + (first + block) * TILE_KEYS;
         // At most one selected key expires at a query.
@@ -789,9 +821,12 @@ struct Softmax {
     float reference[M][2], sum[M][2];
     float inverse[M][2], lse[M][2];
 
-    __device__ __forceinline__ void start(const Uniform&, const Row (&)[M][2]) {
+    // A row that stands for no query has a reference, so that it waits for none.
+    __device__ __forceinline__ void start(const Uniform&, const Row (&rows)[M][2]) {
 #pragma unroll
-        for (int m = 0; m < M; ++m) reference[m][0] = reference[m][1] = -INFINITY_F, sum[m][0] = sum[m][1] = 0.0f;
+        for (int m = 0; m < M; ++m)
+#pragma unroll
+            for (int h = 0; h < 2; ++h) reference[m][h] = rows[m][h].i < 0 ? 0.0f : -INFINITY_F, sum[m][h] = 0.0f;
     }
 
     // Logits become exp(logit − reference); sums and the output so far shrink to a new reference.
@@ -870,6 +905,54 @@ struct Softmax {
             }
     }
 };
+
+// The most that a lane's part of a row's sum may grow by in a tile: its exponentials then are no more either.
+template <int COLUMNS>
+constexpr float CALM = COLUMNS / 4 * (1 << static_cast<int>(SLACK));
+
+// Logits become exp(logit − reference) by the references that rows have. Maxima take as many instructions as exponentials,
+// which would wait for them, and hardly a tile but a row's first makes a reference grow: whether one has to is seen by the
+// sums, infinite ones and those of rows without a reference among them. Returns false then, for all of the warp: sums are as
+// they were, and the tile is worked on anew, from its products on.
+template <int N>
+__device__ __forceinline__ bool exponentials_as_is(Softmax<1>& softmax, float (&x)[1][N][4]) {
+    float total[2];
+    bool calm = true;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        // Of a row without a reference: ∞, and −∞ + ∞ is NaN.
+        const float least = -LOGIT_SCALE * softmax.reference[0][h];
+        total[h] = 0.0f;
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                x[0][n][2 * h + e] = power_of_two(fmaf(LOGIT_SCALE, x[0][n][2 * h + e], least));
+                total[h] += x[0][n][2 * h + e];
+            }
+        calm = calm && total[h] <= CALM<8 * N>;
+    }
+    if (!__all_sync(~0u, calm)) return false;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) softmax.sum[0][h] += total[h];
+    return true;
+}
+
+// The dot products of a warp's 16 rows with a tile of keys, by products of its own: the other warps of its warpgroup do not
+// take part.
+__device__ __forceinline__ void products_again(const Left (&q)[D / 16], const elem* keys, float (&scores)[1][TILE_KV / 8][4], int lane) {
+#pragma unroll
+    for (int n = 0; n < TILE_KV / 8; n += 2) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) scores[0][n][e] = scores[0][n + 1][e] = 0.0f;
+#pragma unroll
+        for (int k = 0; k < D / 16; ++k) {
+            const Left right = load_right<TILE_KV>(keys, 8 * n, 16 * k, lane);
+            add_warp_product(scores[0][n], q[k], right.x[0], right.x[1]);
+            add_warp_product(scores[0][n + 1], q[k], right.x[2], right.x[3]);
+        }
+    }
+}
 
 // A block stays on its multiprocessor and takes tiles in turn. One warpgroup loads: it looks rows up and copies vectors, as far
 // ahead as shared memory allows. The others compute, 64 rows of the tile that stays each.
@@ -1071,7 +1154,7 @@ __device__ __forceinline__ int tile_steps(int columns) { return max(1, (columns 
 // a tile of queries on to the first of the next.
 constexpr int ROWS_OF_LOADER = (TILE_Q + LOADING - 1) / LOADING;  // whose values one loading thread reads
 constexpr int HEADERS = QUERY_BUFFERS + 1;  // of tiles of queries: a tile is stored after its queries are free
-constexpr int SLOTS = STAGES + 1;    // of keys' data, which are read until a tile's weights are made, after its keys are free
+constexpr int SLOTS = STAGES + 1;    // of keys' data; STAGES would do, since both are free when a tile's weights are made
 
 // What computing warps are told of a tile of queries.
 struct Header {
@@ -1286,14 +1369,17 @@ __device__ __forceinline__ void release_values(Work& work, Shared& shared) {
     work.values.advance();
 }
 
-// Scores become weights of the values, the softmax taking account of them. Returns whether the output has to shrink.
-template <Kind KIND, int COLUMNS>
+// Scores become weights of the values, the softmax taking account of them. With ANEW references grow where they have to, and
+// it returns whether the output has to shrink; else whether none had to.
+template <Kind KIND, bool ANEW, int COLUMNS>
 __device__ __forceinline__ bool weigh(const Uniform& x, Work& work, const StreamedColumns& columns, float (&scores)[1][COLUMNS / 8][4],
                                       float (&shrink)[1][2], int lane) {
     make_logits<KIND, COLUMNS>(x, work.rows, columns, scores, lane);
-    const bool shrinks = work.softmax.exponentials(scores, shrink);
+    bool result;
+    if constexpr (ANEW) result = work.softmax.exponentials(scores, shrink);
+    else result = exponentials_as_is(work.softmax, scores);
     make_weights<KIND, COLUMNS>(x, work.rows, *read_again(&columns), scores, lane);
-    return shrinks;
+    return result;
 }
 
 // Stores what the 64 rows of a tile of queries have come to.
@@ -1312,13 +1398,29 @@ __device__ __forceinline__ void store_output(const Arguments& a, const Tile& til
 __device__ __forceinline__ Kind kind_of(int full, int windowed, int t) { return t < full ? FULL : t < windowed ? WINDOWED : MASKED; }
 
 // Weights of a tile of keys whose scores are ready.
-template <int COLUMNS>
-__device__ __forceinline__ bool weigh_kind(const Uniform& x, Work& work, Shared& shared, Kind kind, float (&scores)[1][COLUMNS / 8][4],
+template <bool ANEW>
+__device__ __forceinline__ bool weigh_kind(const Uniform& x, Work& work, Shared& shared, Kind kind, float (&scores)[1][TILE_KV / 8][4],
                                            float (&shrink)[1][2], int lane) {
     const StreamedColumns& columns = shared.columns[work.columns.slot];
-    if (COLUMNS == TILE_KV && kind == FULL) return weigh<FULL, COLUMNS>(x, work, columns, scores, shrink, lane);
-    if (COLUMNS == TILE_KV && kind == WINDOWED) return weigh<WINDOWED, COLUMNS>(x, work, columns, scores, shrink, lane);
-    return weigh<MASKED, COLUMNS>(x, work, columns, scores, shrink, lane);
+    if (kind == FULL) return weigh<FULL, ANEW, TILE_KV>(x, work, columns, scores, shrink, lane);
+    if (kind == WINDOWED) return weigh<WINDOWED, ANEW, TILE_KV>(x, work, columns, scores, shrink, lane);
+    return weigh<MASKED, ANEW, TILE_KV>(x, work, columns, scores, shrink, lane);
+}
+
+// The same from the products on, which are made again, for rows whose references have to grow: seldom, and any kind of tile can
+// be masked.
+__device__ __forceinline__ void weigh_anew(const Uniform& x, Work& work, Shared& shared, float (&scores)[1][TILE_KV / 8][4]) {
+    const int lane = thread_again() % 32;  // else registers keep addresses through all tiles
+    const elem* keys = shared.k[work.keys.slot];
+    if constexpr (QUERIES_IN_REGISTERS) {
+        products_again(work.q, keys, scores, lane);
+    } else {
+        Left q[D / 16];
+        load_left<TILE_Q>(shared.q[work.queries.slot], work.row, q, lane);
+        products_again(q, keys, scores, lane);
+    }
+    float shrink[1][2];
+    if (weigh<MASKED, true, TILE_KV>(x, work, shared.columns[work.columns.slot], scores, shrink, lane)) work.softmax.rescale(work.o, shrink);
 }
 
 // Keys and queries that scores were made of are done with.
@@ -1327,27 +1429,48 @@ __device__ __forceinline__ void release_keys(Work& work, Shared& shared, bool la
     if (!QUERIES_IN_REGISTERS && last) shared.q_empty[work.queries.slot].arrive();
 }
 
-// One tile of keys but the first: its scores, while the one before is multiplied with its values; then its softmax and
-// weights. Of the last tile only the first half of its columns is worked on where no more have keys.
+// Of one tile of keys but the first: its scores are made, and the one before is multiplied with its values meanwhile.
 template <int COLUMNS>
-__device__ __forceinline__ void attend(const Uniform& x, Work& work, Shared& shared, Kind kind, bool last, int lane) {
-    float scores[1][COLUMNS / 8][4], shrink[1][2];
+__device__ __forceinline__ void queue_tile(Work& work, Shared& shared, float (&scores)[1][COLUMNS / 8][4]) {
     queue_scores<COLUMNS>(work, shared, scores);
     queue_values<TILE_KV>(work, shared);
     wait_products<1>();
     settle(scores[0]);
+}
+
+// What is left of a tile when its weights are there.
+template <int COLUMNS>
+__device__ __forceinline__ void end_tile(Work& work, Shared& shared, const float (&scores)[1][COLUMNS / 8][4], bool last) {
     release_keys(work, shared, last);
+    round_weights<COLUMNS>(work.weights, scores[0]);
+    work.keys.advance(), work.columns.advance();
+}
+
+// One tile of keys but the first; its softmax is worked on under the products of the one before.
+__device__ __forceinline__ void attend(const Uniform& x, Work& work, Shared& shared, Kind kind, bool last, int lane) {
+    float scores[1][TILE_KV / 8][4], shrink[1][2];
+    queue_tile<TILE_KV>(work, shared, scores);
     // Waited for on either way, behind a branch: the compiler would wait before the softmax.
-    if (weigh_kind<COLUMNS>(x, work, shared, kind, scores, shrink, lane)) {
+    if (weigh_kind<false>(x, work, shared, kind, scores, shrink, lane)) {
         wait_products<0>();
         release_values(work, shared);
-        work.softmax.rescale(work.o, shrink);
     } else {
         wait_products<0>();
         release_values(work, shared);
+        weigh_anew(x, work, shared, scores);
     }
-    round_weights<COLUMNS>(work.weights, scores[0]);
-    work.keys.advance(), work.columns.advance();
+    end_tile<TILE_KV>(work, shared, scores, last);
+}
+
+// The first half of the last tile, where no more of its columns have keys.
+__device__ __forceinline__ void attend_half(const Uniform& x, Work& work, Shared& shared, int lane) {
+    float scores[1][TILE_KV / 16][4], shrink[1][2];
+    queue_tile<TILE_KV / 2>(work, shared, scores);
+    const bool shrinks = weigh<MASKED, true, TILE_KV / 2>(x, work, shared.columns[work.columns.slot], scores, shrink, lane);
+    wait_products<0>();
+    release_values(work, shared);
+    if (shrinks) work.softmax.rescale(work.o, shrink);
+    end_tile<TILE_KV / 2>(work, shared, scores, true);
 }
 
 __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared) {
@@ -1364,29 +1487,26 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
 #pragma unroll
         for (int h = 0; h < 2; ++h) work.rows[0][h] = shared.rows[slot][row + 8 * h + lane / 4];
         if constexpr (QUERIES_IN_REGISTERS) {
-            const int lane_again = thread_again() % 32;  // else registers keep the addresses through a tile
-#pragma unroll
-            for (int k = 0; k < D / 16; ++k) work.q[k] = load_left<TILE_Q>(shared.q[slot], row, 16 * k, lane_again);
+            // The lane anew, else registers keep the addresses through a tile.
+            load_left<TILE_Q>(shared.q[slot], row, work.q, thread_again() % 32);
             shared.q_empty[slot].arrive();
         }
         float scores[1][TILE_KV / 8][4], shrink[1][2];
         queue_scores<TILE_KV>(work, shared, scores);
         wait_products<0>();
         settle(scores[0]);
-        release_keys(work, shared, tiles == 1);
         work.softmax.start(x, work.rows);
         work.begun = false;
-        weigh_kind<TILE_KV>(x, work, shared, kind_of(full, windowed, 0), scores, shrink, lane);
-        round_weights<TILE_KV>(work.weights, scores[0]);
-        work.keys.advance(), work.columns.advance();
-        int t = 1;
+        weigh_kind<true>(x, work, shared, kind_of(full, windowed, 0), scores, shrink, lane);
+        end_tile<TILE_KV>(work, shared, scores, tiles == 1);
+        const bool half = tiles > 1 && columns <= tiles * TILE_KV - TILE_KV / 2;
+        const int whole = half ? tiles - 1 : tiles;
 #pragma unroll 1
-        for (; t + 1 < tiles; ++t) attend<TILE_KV>(x, work, shared, kind_of(full, windowed, t), false, lane);
-        if (t < tiles && columns <= t * TILE_KV + TILE_KV / 2) {
-            attend<TILE_KV / 2>(x, work, shared, MASKED, true, lane);
+        for (int t = 1; t < whole; ++t) attend(x, work, shared, kind_of(full, windowed, t), t + 1 == tiles, lane);
+        if (half) {
+            attend_half(x, work, shared, lane);
             queue_values<TILE_KV / 2>(work, shared);
         } else {
-            if (t < tiles) attend<TILE_KV>(x, work, shared, kind_of(full, windowed, t), true, lane);
             queue_values<TILE_KV>(work, shared);
         }
         work.softmax.finish();
