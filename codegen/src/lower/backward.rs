@@ -80,7 +80,12 @@ pub(crate) fn lower(
     ] {
         if let Some(weight) = weight {
             b.vector(name, true);
-            b.constant("float", factor, float(weight.factor), "of weights, for their sum to be taken");
+            b.constant(
+                "float",
+                factor,
+                float(weight.factor),
+                "of weights, for their sum to be taken",
+            );
         }
     }
 

@@ -323,7 +323,12 @@ impl Builder<'_> {
         let rows = rows_registers(self.problem, s, held);
         let (streamed, stages) = keys_stream(self.problem, s, fields);
         let keys = keys_registers(self.problem, s, streamed);
-        self.constant("int", "ROWS_HELD", held, "operands of a tile of rows that stay in registers");
+        self.constant(
+            "int",
+            "ROWS_HELD",
+            held,
+            "operands of a tile of rows that stay in registers",
+        );
         self.constant("int", "ROWS_LOADING_REGISTERS", rows.0, "of a thread that loads");
         self.constant("int", "ROWS_COMPUTING_REGISTERS", rows.1, "of a thread that computes");
         self.constant("int", "KEYS_LOADING_REGISTERS", keys.0, "");
