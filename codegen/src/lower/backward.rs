@@ -84,7 +84,7 @@ pub(crate) fn lower(
                 "float",
                 factor,
                 float(weight.factor),
-                "of weights, for their sum to be taken",
+                "of the weights, taken out of their sum",
             );
         }
     }
