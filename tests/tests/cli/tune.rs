@@ -89,7 +89,7 @@ fn a_dry_run_of_a_baseline_shows_what_would_be_timed() {
     let said = run(folder.path(), line).succeeds().stdout;
     let all = "without tuning, and all that would be timed: chunk";
     assert_eq!(said.matches(all).count(), 2, "{said}");
-    assert!(said.contains("forward, the first of 83 candidates"), "{said}");
+    assert!(said.contains("forward, the first of 87 candidates"), "{said}");
     // One line for each axis of each key, and the line that says all of it.
     assert_eq!(said.matches("warps 12").count(), 2 * (2 + 2), "{said}");
     // Lengths outside k and the window: inputs are made for each D and length once.
