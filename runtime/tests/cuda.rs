@@ -11,8 +11,8 @@ use cudarc::driver::sys::CUgraphInstantiate_flags;
 use cudarc::driver::sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
 use half::bf16;
 use sparsek::cuda::{
-    BackwardCall, Device, ForwardCall, Image, Memory, MemoryMut, Options, Profile, Sequences,
-    TensorShape, TensorView, TensorViewMut, devices, nvrtc::Nvrtc, shapes,
+    BackwardCall, Device, ForwardCall, Image, Memory, MemoryMut, Module, Options, Profile,
+    Sequences, TensorShape, TensorView, TensorViewMut, devices, nvrtc::Nvrtc, shapes,
 };
 use sparsek::{DType, Elem, NamedTensors, Spec};
 
@@ -265,6 +265,13 @@ fn kernels_are_timed_and_kept() {
     let timings = profile.take().unwrap();
     assert!(timings.len() >= 2 && timings.iter().all(|t| t.ms > 0.0), "{timings:?}");
     assert!(profile.take().unwrap().is_empty());
+    let profile = Profile::of_modules();
+    let options = Options { profile: Some(&profile), ..Options::default() };
+    kernel.forward_with(&views(&uploaded), &options).unwrap();
+    let timings = profile.take().unwrap();
+    let found: Vec<_> = timings.iter().map(|t| (t.module, t.entry.as_str())).collect();
+    assert_eq!(found, [(Module::Plan, ""), (Module::Forward, "")]);
+    assert!(timings.iter().all(|t| t.ms > 0.0), "{timings:?}");
 
     let images = kernel.kernel().images();
     assert_eq!(images.len(), 2);

@@ -246,7 +246,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Milliseconds of the plan module in each profiled call, and the median of every launch.
+    /// Milliseconds of the plan's launches together in each profiled call, and the median of every launch.
     #[allow(clippy::type_complexity, reason = "two columns of one table")]
     fn profile(
         &self,
@@ -255,15 +255,17 @@ impl<'a> Bench<'a> {
     ) -> Result<(Vec<f64>, Vec<(String, String, f64)>), Failure> {
         let mut plans = Vec::new();
         let mut entries: BTreeMap<usize, (String, String, Vec<f64>)> = BTreeMap::new();
-        for set in sets.iter().cycle().take(PROFILED) {
-            let profile = cuda::Profile::new();
+        let timings = |set: &Set, profile: cuda::Profile| {
             let options =
                 cuda::Options { schedule, profile: Some(&profile), ..cuda::Options::default() };
             self.call(set, &options).map_err(failed)?;
-            let timings = profile.take().map_err(failed)?;
-            let plan = timings.iter().filter(|t| t.module == cuda::Module::Plan);
-            plans.push(plan.map(|t| f64::from(t.ms)).sum());
-            for (at, timing) in timings.iter().enumerate() {
+            profile.take().map_err(failed)
+        };
+        for set in sets.iter().cycle().take(PROFILED) {
+            let modules = timings(set, cuda::Profile::of_modules())?;
+            let plan = modules.iter().find(|t| t.module == cuda::Module::Plan);
+            plans.extend(plan.map(|t| f64::from(t.ms)));
+            for (at, timing) in timings(set, cuda::Profile::new())?.iter().enumerate() {
                 let named = || (timing.module.name().to_owned(), timing.entry.clone(), Vec::new());
                 entries.entry(at).or_insert_with(named).2.push(f64::from(timing.ms));
             }

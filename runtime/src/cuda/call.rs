@@ -197,8 +197,17 @@ impl<'c> Call<'c> {
             buffers: &buffers,
             cu_seqlens: self.cu_seqlens,
         };
-        let mut queue = OnStream { loaded, stream: self.stream, profile };
-        launch::run(interface, &arguments, workspace, bases, &mut queue)
+        let (whole, each) = match profile {
+            Some(profile) if profile.is_of_modules() => (Some(profile), None),
+            profile => (None, profile),
+        };
+        let mut queue = OnStream { loaded, stream: self.stream, profile: each };
+        let start = whole.map(|p| p.begin(self.stream)).transpose()?;
+        launch::run(interface, &arguments, workspace, bases, &mut queue)?;
+        match (whole, start) {
+            (Some(p), Some(start)) => p.end(loaded.image.module(), "", start, self.stream),
+            _ => Ok(()),
+        }
     }
 
     /// Sets an output to zero.

@@ -1,4 +1,4 @@
-//! How long each kernel of a call takes.
+//! How long the kernels of a call take, each alone or those of a module together.
 
 use super::Error;
 use super::device::driver;
@@ -6,22 +6,24 @@ use super::image::Module;
 use cudarc::driver::{CudaEvent, CudaStream, sys::CUevent_flags};
 use std::sync::{Mutex, PoisonError};
 
-/// The time of one kernel.
+/// The time of one kernel, or of a module's together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timing {
     /// Module of the kernel.
     pub module: Module,
-    /// Entry.
+    /// Entry; empty for all of a module.
     pub entry: String,
-    /// Milliseconds from before its launch to after it, as the GPU's clock counts them.
+    /// Milliseconds from before the launch to after it, as the GPU's clock counts them.
     pub ms: f32,
 }
 
 /// Collects the time of every kernel of the calls that are given it. Two events around each kernel
-/// add a few microseconds; calls that are captured into a graph cannot be profiled.
+/// add a few microseconds, and a kernel does not begin before the one before it has ended, as it
+/// may otherwise; calls that are captured into a graph cannot be profiled.
 #[derive(Debug, Default)]
 pub struct Profile {
     spans: Mutex<Vec<Span>>,
+    of_modules: bool,
 }
 
 #[derive(Debug)]
@@ -38,7 +40,13 @@ impl Profile {
         Profile::default()
     }
 
-    /// The kernels since the last call of this function, in the order of their launches. Waits for
+    /// The same for modules: the kernels of one are timed together, overlapping as they do in a call
+    /// that is not profiled.
+    pub fn of_modules() -> Profile {
+        Profile { of_modules: true, ..Profile::default() }
+    }
+
+    /// The kernels or modules since the last call of this function, in the order of their launches. Waits for
     /// them.
     ///
     /// # Errors
@@ -51,6 +59,10 @@ impl Profile {
             Ok(Timing { module: span.module, entry: span.entry, ms })
         };
         spans.into_iter().map(time).collect()
+    }
+
+    pub(crate) fn is_of_modules(&self) -> bool {
+        self.of_modules
     }
 
     pub(crate) fn begin(&self, stream: &CudaStream) -> Result<CudaEvent, Error> {
