@@ -343,7 +343,7 @@ impl Server {
         }
         for (schedule, times) in schedules.iter().zip(&mut times) {
             for set in self.gpu.sets.iter().cycle().take(PROFILED) {
-                let profile = cuda::Profile::new();
+                let profile = cuda::Profile::of_modules();
                 let options = cuda::Options {
                     schedule: Some(*schedule),
                     profile: Some(&profile),
@@ -351,8 +351,8 @@ impl Server {
                 };
                 self.on_gpu.forward(&set.inputs(), &options).map_err(failed)?;
                 let timings = profile.take().map_err(failed)?;
-                let plan = timings.iter().filter(|t| t.module == cuda::Module::Plan);
-                times[0].push(plan.map(|t| f64::from(t.ms)).sum());
+                let plan = timings.iter().find(|t| t.module == cuda::Module::Plan);
+                times[0].extend(plan.map(|t| f64::from(t.ms)));
             }
         }
         let none = || Failure::new("times are no numbers");

@@ -1,11 +1,18 @@
-// The state after every chunk: the K-th best candidate (0 while fewer have arrived), tau, the number that have arrived. One
-// warp finds it from the sorted lists.
+// The state after every chunk: the K-th best candidate (0 while fewer have arrived), tau, the number that have arrived. From the
+// sorted lists one warp finds the K-th best, and tau from there; in short chunks another finds tau at the same time.
 
 // Lists whose brackets are kept in shared memory; those beyond are searched from end to end.
 constexpr int KEPT = CHUNK <= 256 ? 352 : 576;
 // Candidates that the block copies to shared memory, if that is all of them. Short chunks are for short sequences.
 constexpr int COPIED = CHUNK <= 256 ? 4608 : 0;
 constexpr int BOUND_THREADS = COPIED > 0 ? 128 : 32;
+constexpr int BOUND_WARPS = COPIED > 0 ? 2 : 1;  // that search
+
+// Four places in a list.
+__device__ __forceinline__ ushort4 places(int x, int y, int z, int w) {
+    return {static_cast<unsigned short>(x), static_cast<unsigned short>(y), static_cast<unsigned short>(z),
+            static_cast<unsigned short>(w)};
+}
 
 // How many of a list there are.
 __device__ __forceinline__ int present_in(const List& list) {
@@ -13,9 +20,9 @@ __device__ __forceinline__ int present_in(const List& list) {
 }
 
 // The candidate of a rank, 1 for the best, among at most 32 that lanes have, each `count` of a list from `from` on.
-__device__ Candidate best_of_few(const Arguments& a, const Lists& lists, const int4* kept, int rank) {
+__device__ Candidate best_of_few(const Arguments& a, const Lists& lists, const ushort4* kept, int rank) {
     __shared__ Candidate few[32];
-    const int lane = threadIdx.x;
+    const int lane = threadIdx.x % 32;
     int next = 0;
     for (int base = 0; base < lists.count; base += 32) {
         const int i = base + lane, count = i < lists.count ? kept[i].w - kept[i].x : 0;
@@ -36,27 +43,52 @@ __device__ Candidate best_of_few(const Arguments& a, const Lists& lists, const i
     return __shfl_sync(FULL_WARP, mine, __ffs(__ballot_sync(FULL_WARP, lane < next && better == rank - 1)) - 1);
 }
 
-// The K-th best of lists that hold `arrived` candidates, at least K. Were the K best spread evenly, they would be the first
-// so many of each list: the K-th best is not below the least candidate of those ranks, and not above the greatest. In what is kept of a
-// list it is among [x, w), which y and z divide.
-__device__ Candidate kth_best(const Arguments& a, const Lists& lists, int arrived, int4* kept) {
-    const int lane = threadIdx.x;
-    Candidate least = ~0ull, most = 0;
+// What a warp knows of some lists at first.
+struct Arrived {
+    int count;              // candidates
+    Candidate least, most;  // the K-th best is neither below nor above them, where there are K
+};
+
+// Were the K best spread evenly, they would be the first so many of each list: the K-th best is not below the least candidate of
+// those ranks, and not above the greatest. Leaves the number of each list in `marks`, as [0, w).
+__device__ Arrived count_arrived(const Arguments& a, const Lists& lists, ushort4* marks) {
+    const int lane = threadIdx.x % 32;
+    Arrived arrived = {0, ~0ull, 0};
+    for (int i = lane; i < lists.count; i += 32) {
+        const int present = present_in(lists.at(a, i));
+        if (i < KEPT) marks[i] = places(0, 0, 0, present);
+        arrived.count += present;
+    }
+    arrived.count = sum_warp(arrived.count);
+    if (arrived.count < K) return arrived;
     for (int i = lane; i < lists.count; i += 32) {
         const List list = lists.at(a, i);
-        const int present = present_in(list);
-        if (i < KEPT) kept[i] = {Greatest()(list.size - K, list.size - present), 0, 0, list.size};
+        const int present = i < KEPT ? marks[i].w : present_in(list);
         if (present == 0) continue;
-        const Candidate c = list.sorted[list.size - (static_cast<long long>(K) * present + arrived - 1) / arrived];
-        least = Least()(least, c);
-        most = Greatest()(most, c);
+        const unsigned rank = (static_cast<unsigned>(K * present) + arrived.count - 1) / arrived.count;
+        const Candidate c = list.sorted[list.size - rank];
+        arrived.least = Least()(arrived.least, c);
+        arrived.most = Greatest()(arrived.most, c);
     }
-    Candidate pivot = least_of_warp(least), pivot2 = greatest_of_warp(most) + 1;
+    arrived.least = least_of_warp(arrived.least);
+    arrived.most = greatest_of_warp(arrived.most);
+    return arrived;
+}
+
+// The K-th best of lists that hold at least K candidates; `kept` has their numbers at first. In what is kept of a list it is
+// among [x, w), which y and z divide.
+__device__ Candidate kth_best(const Arguments& a, const Lists& lists, const Arrived& arrived, ushort4* kept) {
+    const int lane = threadIdx.x % 32;
+    for (int i = lane; i < lists.count && i < KEPT; i += 32) {
+        const int size = lists.at(a, i).size;
+        kept[i] = places(size - Least()(K, static_cast<int>(kept[i].w)), 0, 0, size);
+    }
+    Candidate pivot = arrived.least, pivot2 = arrived.most + 1;
     int rank = K;
     Candidate floor = 1, ceiling = ~0ull;  // of what remains, for lists that are not kept
     while (true) {
         const auto remaining = [&](const List& list, int i) {
-            if (i < KEPT) return kept[i];
+            if (i < KEPT) return int4{kept[i].x, kept[i].y, kept[i].z, kept[i].w};
             const int from = list.below(floor, list.size > K ? list.size - K : 0, list.size);
             return int4{from, 0, 0, list.below(ceiling, from, list.size)};
         };
@@ -67,7 +99,7 @@ __device__ Candidate kth_best(const Arguments& a, const Lists& lists, int arrive
             const int4 r = remaining(list, i);
             int at[2] = {r.x, r.x}, high[2] = {r.w, r.w};
             list.below(pivots, at, high);
-            if (i < KEPT) kept[i] = {r.x, at[0], at[1], r.w};
+            if (i < KEPT) kept[i] = places(r.x, at[0], at[1], r.w);
             better += r.w - at[0];
             better2 += r.w - at[1];
         }
@@ -89,7 +121,7 @@ __device__ Candidate kth_best(const Arguments& a, const Lists& lists, int arrive
         }
         if (0 < left && left <= 32 && lists.count <= KEPT) return best_of_few(a, lists, kept, rank);
         // Two pivots of thirds.
-        least = ~0ull, most = 0;
+        Candidate least = ~0ull, most = 0;
         for (int i = lane; i < lists.count; i += 32) {
             const List list = lists.at(a, i);
             const int4 r = remaining(list, i);
@@ -110,18 +142,18 @@ __device__ Candidate kth_best(const Arguments& a, const Lists& lists, int arrive
 struct ListedCandidates {
     const Arguments& a;
     const Lists& lists;
-    int4* brackets;  // where a list's first candidates above t and above t + 1 may be: [x, y] and [z, w]
-    int4* last;      // where they were for the last two t
+    ushort4* brackets;  // where a list's first candidates above t and above t + 1 may be: [x, y] and [z, w]
+    ushort4* last;      // where they were for the last two t
 
     __device__ void totals(double t, double t2, Total& at, Total& at2) const {
         at = at2 = {0.0, 0, 0};
         const Candidate bounds[4] = {least_above(t), least_above(t + 1.0), least_above(t2), least_above(t2 + 1.0)};
-        for (int i = threadIdx.x; i < lists.count; i += 32) {
+        for (int i = threadIdx.x % 32; i < lists.count; i += 32) {
             const List list = lists.at(a, i);
-            const int4 b = i < KEPT ? brackets[i] : int4{0, list.size, 0, list.size};
+            const ushort4 b = i < KEPT ? brackets[i] : places(0, list.size, 0, list.size);
             int low[4] = {b.x, b.z, b.x, b.z}, high[4] = {b.y, b.w, b.y, b.w};
             list.below(bounds, low, high);
-            if (i < KEPT) last[i] = {low[0], low[1], low[2], low[3]};
+            if (i < KEPT) last[i] = places(low[0], low[1], low[2], low[3]);
             list.add(low[0], low[1], t, at);
             list.add(low[2], low[3], t2, at2);
         }
@@ -132,8 +164,8 @@ struct ListedCandidates {
     // Below, between or above the last two t. Returns whether nobody is left within a bracket: then f is linear there.
     __device__ bool narrow(bool above, bool above2) {
         int open = 0;
-        for (int i = threadIdx.x; i < lists.count && i < KEPT; i += 32) {
-            int4& b = brackets[i];
+        for (int i = threadIdx.x % 32; i < lists.count && i < KEPT; i += 32) {
+            ushort4& b = brackets[i];
             if (above2) b.x = last[i].z, b.z = last[i].w;
             else if (above) b = {last[i].x, last[i].z, last[i].y, last[i].w};
             else b.y = last[i].x, b.w = last[i].y;
@@ -143,12 +175,15 @@ struct ListedCandidates {
     }
 };
 
-// tau, from all candidates, where more than K have arrived and the K-th best score is v; as `root` finds one, but two
+// A t in [low, high] with f(t) = K, from all candidates, where more than K have arrived; as `root` finds one, but two
 // steps at a time, whose searches overlap. Newton's step from the left and the chord lie on both sides of the root wherever f
 // bends one way; the middle replaces the chord after steps that did not halve the bracket.
-__device__ double tau_of(ListedCandidates& candidates, double v) {
-    double low = v - 1.0, high = v;
+__device__ double root_of_lists(ListedCandidates& candidates, double low, double high) {
     if (!(low < high)) return low;
+    for (int i = threadIdx.x % 32; i < candidates.lists.count && i < KEPT; i += 32) {
+        const int size = candidates.lists.at(candidates.a, i).size;
+        candidates.brackets[i] = places(0, size, 0, size);
+    }
     Total at_low, at_high;
     candidates.totals(low, high, at_low, at_high);
     if (at_low.above() <= K) return low;
@@ -191,7 +226,8 @@ __device__ __forceinline__ void copy_candidates(const Candidate* from, int count
 
 extern "C" __global__ void __launch_bounds__(BOUND_THREADS) plan_bounds(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
-    __shared__ int4 brackets[KEPT], last[KEPT];
+    __shared__ ushort4 kept[KEPT], brackets[KEPT], last[KEPT];
+    __shared__ Candidate kth;
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -207,21 +243,26 @@ extern "C" __global__ void __launch_bounds__(BOUND_THREADS) plan_bounds(const __
             lists.copy = copy;
         }
         __syncthreads();
-        if (threadIdx.x >= 32) return;
+        if (threadIdx.x >= 32 * BOUND_WARPS) return;
     }
-    int arrived = 0;
-    for (int i = threadIdx.x; i < lists.count; i += 32) {
-        const List list = lists.at(a, i);
-        arrived += present_in(list);
-        if (i < KEPT) brackets[i] = {0, list.size, 0, list.size};
+    const int warp = threadIdx.x / 32;
+    const Arrived arrived = count_arrived(a, lists, warp == 0 ? kept : brackets);
+    double tau = -INFINITY_F, low = score_of(arrived.least) - 1.0, high = Least()(score_of(arrived.most), 0x1.fffffep127f);
+    if (warp == 0) {
+        const Candidate best = arrived.count < K ? 0 : kth_best(a, lists, arrived, kept);
+        if (threadIdx.x == 0) kth = best;
+        high = score_of(best);
+        low = high - 1.0;
     }
-    arrived = sum_warp(arrived);
-    const Candidate kth = arrived < K ? 0 : kth_best(a, lists, arrived, last);
-    ListedCandidates candidates = {a, lists, brackets, last};
-    const double tau = arrived > K ? tau_of(candidates, score_of(kth)) : -INFINITY_F;
-    if (threadIdx.x != 0) return;
+    if (warp == BOUND_WARPS - 1 && arrived.count > K) {
+        ListedCandidates candidates = {a, lists, brackets, last};
+        tau = root_of_lists(candidates, low, high);
+    }
+    __syncthreads();
+    if (threadIdx.x != 32 * (BOUND_WARPS - 1)) return;
     const long long index = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
     a.bound_kth[index] = kth;
-    a.bound_tau[index] = tau;
-    a.bound_arrived[index] = arrived;
+    // Where f is K at more than one t, tau is the greatest of them: the K-th best score less 1.
+    a.bound_tau[index] = arrived.count > K ? Greatest()(tau, score_of(kth) - 1.0) : tau;
+    a.bound_arrived[index] = arrived.count;
 }

@@ -8,6 +8,7 @@ __device__ constexpr int power_of_two_from(int n) {
     return power;
 }
 constexpr int EXPIRY_THREADS = CHUNK <= 256 ? CHUNK : CHUNK <= 2048 ? CHUNK / 4 : 512;
+constexpr int EXPIRY_SHARE = CHUNK / EXPIRY_THREADS;
 constexpr int K_PADDED = power_of_two_from(K > EXPIRY_THREADS ? K : EXPIRY_THREADS);
 constexpr int ARRIVALS = CHUNK <= 256 ? 32 : 64;  // of a group
 
@@ -126,12 +127,18 @@ __device__ void write_expiry(const Arguments& a, const Sequence& s, int g, int c
         if (threadIdx.x % 32 == 0) m.kth[group] = kth, m.leaving[group] = 0;
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < m.count + m.arrived; i += EXPIRY_THREADS) {
-        const int place = m.place(i);
-        if (m.old[place] >= after) continue;
-        const int group = m.leaves_in(m.old[place]);
-        if (m.comes_in(place) >= group) continue;
-        m.out[group * ARRIVALS + atomicAdd(&m.leaving[group], 1)] = static_cast<unsigned short>(place);
+    for (int base = 0; base < m.count + m.arrived; base += EXPIRY_THREADS) {
+        const int i = base + threadIdx.x, place = m.place(i), lane = threadIdx.x % 32;
+        int group = -1;
+        if (i < m.count + m.arrived && m.old[place] < after) group = m.leaves_in(m.old[place]);
+        if (m.comes_in(place) >= group) group = -1;
+        // Slots for those of a warp who leave in the same group, together.
+        const unsigned same = __match_any_sync(FULL_WARP, group);
+        const int leader = __ffs(same) - 1;
+        int slot = 0;
+        if (group >= 0 && lane == leader) slot = atomicAdd(&m.leaving[group], __popc(same));
+        slot = __shfl_sync(FULL_WARP, slot, leader) + __popc(same & ((1u << lane) - 1));
+        if (group >= 0) m.out[group * ARRIVALS + slot] = static_cast<unsigned short>(place);
     }
     __syncthreads();
     // A warp at a time has those who leave in a group, the ones who come in it last.
@@ -182,18 +189,20 @@ __device__ void write_keys(const Arguments& a, const Sequence& s, int g, int chu
         if (i < m.count) keys[next + i] = static_cast<int>(arrivals[e]) - WINDOW;
     }
     next += m.count;
-    for (int base = 0; base < m.arrived; base += EXPIRY_THREADS) {
-        const int i = base + threadIdx.x;
-        bool selected = false;
-        int j = 0;
-        if (i < m.arrived) {
-            const Candidate c = m.arrivals[i];
-            j = arrival_of(c) - WINDOW;
-            selected = c >= after || a.expiry[position_index(a, s, g, j)] > arrival_of(c);
-        }
-        const int slot = place_block(selected, next);
-        if (selected) keys[slot] = j;
+    bool selected[EXPIRY_SHARE];
+    int slot[EXPIRY_SHARE];
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) {
+        const int i = e * EXPIRY_THREADS + threadIdx.x;
+        const Candidate c = i < m.arrived ? m.arrivals[i] : 0;
+        selected[e] = c >= after && c != 0;
+        if (c != 0 && c < after) selected[e] = a.expiry[position_index(a, s, g, arrival_of(c) - WINDOW)] > arrival_of(c);
     }
+    const int arrivals_selected = place_block<EXPIRY_THREADS>(selected, slot);
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e)
+        if (selected[e]) keys[next + slot[e]] = arrival_of(m.arrivals[e * EXPIRY_THREADS + threadIdx.x]) - WINDOW;
+    next += arrivals_selected;
     if (threadIdx.x == 0) write_counts(a, list, sinks_before(chunk) + m.count, next);
 }
 
@@ -210,6 +219,10 @@ extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 
     const long long bound = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
     const Candidate before = chunk > 0 ? a.bound_kth[bound - 1] : 0, after = a.bound_kth[bound];
 
+    Candidate c[EXPIRY_SHARE];  // who arrives
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) c[e] = arriving(a, s, g, chunk * CHUNK + e * EXPIRY_THREADS + threadIdx.x);
+
     Members m;
     m.old = reinterpret_cast<Candidate*>(shared_memory);
     m.arrivals = m.old + K_PADDED;
@@ -218,14 +231,17 @@ extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 
     m.kth = kth;
     m.leaving = leaving;
     m.count = gather(a, Lists(a, s, g, chunk), before > 0 ? before : 1, m.old);
-    m.arrived = 0;
-    for (int base = 0; base < CHUNK; base += EXPIRY_THREADS) {
-        const int i = base + threadIdx.x, t = chunk * CHUNK + i;
-        const Candidate c = arriving(a, s, g, t);
-        if (c != 0 && c < before) a.expiry[position_index(a, s, g, t - WINDOW)] = t;
+    bool above[EXPIRY_SHARE];
+    int slot[EXPIRY_SHARE];
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) above[e] = c[e] > before;
+    m.arrived = place_block<EXPIRY_THREADS>(above, slot);
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) {
+        const int i = e * EXPIRY_THREADS + threadIdx.x, t = chunk * CHUNK + i;
         m.left[i] = INFINITY_F;
-        const int slot = place_block(c > before, m.arrived);
-        if (c > before) m.arrivals[slot] = c;
+        if (above[e]) m.arrivals[slot[e]] = c[e];
+        else if (c[e] != 0) a.expiry[position_index(a, s, g, t - WINDOW)] = t;
     }
     m.groups = (m.arrived + ARRIVALS - 1) / ARRIVALS;
     __syncthreads();

@@ -14,6 +14,12 @@ struct Total {
         saturated += is_saturated ? 1 : 0;
         fractional += is_fractional ? 1 : 0;
     }
+
+    __device__ void add(const Total& x) {
+        sum += x.sum;
+        saturated += x.saturated;
+        fractional += x.fractional;
+    }
 };
 
 // The totals of a warp, the same bits in every lane.

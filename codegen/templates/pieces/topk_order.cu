@@ -87,12 +87,39 @@ __device__ __forceinline__ T scan_block(T x, T identity, T& total, Op op) {
     return op(before, x);
 }
 
-// Slots for the threads that keep something, in order, from `next` on, which moves past them.
-__device__ __forceinline__ int place_block(bool keep, int& next) {
-    int total;
-    const int slot = next + scan_block(keep ? 1 : 0, 0, total, Sum());
-    next += total;
-    return slot;
+// Slots for the elements that a block keeps, in order: of thread x element e is e · THREADS + x. Returns how many are kept.
+template <int THREADS, int SHARE>
+__device__ __forceinline__ int place_block(const bool (&keep)[SHARE], int (&slot)[SHARE]) {
+    constexpr int WARPS = THREADS / 32, COUNTS = SHARE * WARPS;
+    __shared__ int counts[COUNTS];  // that warps keep
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    unsigned kept[SHARE];
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e) kept[e] = __ballot_sync(FULL_WARP, keep[e]);
+    __syncthreads();  // counts of the call before have been read
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e)
+        if (lane == 0) counts[e * WARPS + warp] = __popc(kept[e]);
+    __syncthreads();
+    int next = 0;
+#pragma unroll
+    for (int base = 0; base < COUNTS; base += 32) {
+        const int count = base + lane < COUNTS ? counts[base + lane] : 0;
+        int before = count;
+        for (int d = 1; d < 32; d *= 2) {
+            const int y = __shfl_up_sync(FULL_WARP, before, d);
+            if (lane >= d) before += y;
+        }
+        const int total = __shfl_sync(FULL_WARP, before, 31);
+        before += next - count;
+#pragma unroll
+        for (int e = 0; e < SHARE; ++e) {
+            if (e * WARPS / 32 != base / 32) continue;  // WARPS divides 32
+            slot[e] = __shfl_sync(FULL_WARP, before, e * WARPS % 32 + warp) + __popc(kept[e] & ((1u << lane) - 1));
+        }
+        next += total;
+    }
+    return next;
 }
 
 // Sorts the E consecutive elements that each thread of a block has, ascending over the block, in runs of SIZE. Runs of

@@ -4,7 +4,7 @@
 // that after each event of a group, one to a lane, from the fewer still that move within the group. All that runs beside
 // plan_expiry, whose K-th best scores decide only where f is K at more than one t: tau is the largest.
 
-constexpr int TAU_THREADS = CHUNK < 256 ? CHUNK : 256, TAU_WARPS = TAU_THREADS / 32;
+constexpr int TAU_THREADS = CHUNK < 256 ? CHUNK : 256, TAU_WARPS = TAU_THREADS / 32, TAU_SHARE = CHUNK / TAU_THREADS;
 constexpr int TAU_GROUPS = CHUNK / 32 > TAU_WARPS ? CHUNK / 32 : TAU_WARPS;
 constexpr int MOVERS = 1024;                         // that a block keeps
 constexpr int UNSTABLE = CHUNK <= 512 ? 544 : 160;   // that a warp keeps, as shared memory allows
@@ -37,9 +37,7 @@ __device__ __forceinline__ void add_scores(const T* scores, int count, int first
     }
 #pragma unroll 1
     for (; i < count; i += step) total.add(scores[i], t);
-    total.sum += odd.sum;
-    total.saturated += odd.saturated;
-    total.fractional += odd.fractional;
+    total.add(odd);
 }
 
 // What a block knows of a chunk.
@@ -65,8 +63,8 @@ __device__ void split_lists(ChunkScores& chunk, double low, double high, float* 
     const int which = threadIdx.x / lanes % 4;
     const bool leads = threadIdx.x % (4 * lanes) == 0;
     const Candidate bound = which < 2 ? low_or_high[which] : one_above[which - 2];
-    int saturated = 0, fractional = 0, next = 0;
-    double sum = 0.0;
+    Total mine = {0.0, 0, 0};  // of the stable, with Σ (u − high)
+    int next = 0;
     for (int base = 0; base < chunk.lists.count && next <= MOVERS; base += batch) {
         const int i = base + l;
         const List list = i < chunk.lists.count ? chunk.lists.at(chunk.a, i) : List{nullptr, nullptr, 0};
@@ -76,9 +74,9 @@ __device__ void split_lists(ChunkScores& chunk, double low, double high, float* 
         if (p.y > p.z) p.y = p.z;  // high is above low + 1: nobody stays fractional
         const int count = leads ? p.y - p.x + p.w - p.z : 0;
         if (leads) {
-            saturated += list.size - p.w;
-            fractional += p.z - p.y;
-            sum += list.sum(p.y, p.z, high);
+            mine.saturated += list.size - p.w;
+            mine.fractional += p.z - p.y;
+            mine.sum += list.sum(p.y, p.z, high);
         }
         int total;
         const int slot = next + scan_block(count, 0, total, Sum());
@@ -97,10 +95,13 @@ __device__ void split_lists(ChunkScores& chunk, double low, double high, float* 
         __syncthreads();
     }
     chunk.moving = next;
-    scan_block(saturated, 0, chunk.stable.saturated, Sum());
-    scan_block(fractional, 0, chunk.stable.fractional, Sum());
-    scan_block(sum, 0.0, chunk.stable.sum, Sum());
-    chunk.stable.high = high;
+    __shared__ Total of_warps[TAU_WARPS];
+    mine = sum_warp(mine);
+    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = mine;
+    __syncthreads();
+    Total all = {0.0, 0, 0};
+    for (const Total& of_warp : of_warps) all.add(of_warp);
+    chunk.stable = {all.saturated, all.fractional, all.sum, high};
 }
 
 // Whoever has arrived by an event; every lane of a warp gets the total.
@@ -241,19 +242,28 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
     const float* kth_score = a.kth_score + position_index(a, s, g, chunk * CHUNK);
     const int queries = s.length - chunk * CHUNK < CHUNK ? s.length - chunk * CHUNK : CHUNK;
 
+    float score[TAU_SHARE];  // of the arrivals, −inf where there is none
+#pragma unroll
+    for (int e = 0; e < TAU_SHARE; ++e) {
+        const Candidate c = arriving(a, s, g, chunk * CHUNK + e * TAU_THREADS + threadIdx.x);
+        score[e] = c != 0 ? score_of(c) : -INFINITY_F;
+    }
     const double before = tau_before(a, bound, chunk), after = Greatest()(before, a.bound_tau[bound]);
     if (before == after) {
         for (int i = threadIdx.x; i < queries; i += TAU_THREADS) tau[i] = static_cast<float>(after);
         wait_for_earlier_launches();
         return;
     }
-    int count = 0;
-    for (int base = 0; base < CHUNK; base += TAU_THREADS) {
-        const int i = base + threadIdx.x;
-        const Candidate c = arriving(a, s, g, chunk * CHUNK + i);
-        const bool is_event = c != 0 && score_of(c) > before;
-        const int slot = place_block(is_event, count);
-        if (is_event) events[slot] = score_of(c), event_query[slot] = static_cast<unsigned short>(i);
+    bool is_event[TAU_SHARE];
+    int slot[TAU_SHARE];
+#pragma unroll
+    for (int e = 0; e < TAU_SHARE; ++e) is_event[e] = score[e] > before;
+    const int count = place_block<TAU_THREADS>(is_event, slot);
+#pragma unroll
+    for (int e = 0; e < TAU_SHARE; ++e) {
+        if (!is_event[e]) continue;
+        events[slot[e]] = score[e];
+        event_query[slot[e]] = static_cast<unsigned short>(e * TAU_THREADS + threadIdx.x);
     }
     const Lists lists(a, s, g, chunk);
     ChunkScores scores = {a, lists, {}, movers, 0, events};

@@ -216,12 +216,39 @@ __device__ __forceinline__ T scan_block(T x, T identity, T& total, Op op) {
     return op(before, x);
 }
 
-// Slots for the threads that keep something, in order, from `next` on, which moves past them.
-__device__ __forceinline__ int place_block(bool keep, int& next) {
-    int total;
-    const int slot = next + scan_block(keep ? 1 : 0, 0, total, Sum());
-    next += total;
-    return slot;
+// Slots for the elements that a block keeps, in order: of thread x element e is e · THREADS + x. Returns how many are kept.
+template <int THREADS, int SHARE>
+__device__ __forceinline__ int place_block(const bool (&keep)[SHARE], int (&slot)[SHARE]) {
+    constexpr int WARPS = THREADS / 32, COUNTS = SHARE * WARPS;
+    __shared__ int counts[COUNTS];  // that warps keep
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    unsigned kept[SHARE];
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e) kept[e] = __ballot_sync(FULL_WARP, keep[e]);
+    __syncthreads();  // counts of the call before have been read
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e)
+        if (lane == 0) counts[e * WARPS + warp] = __popc(kept[e]);
+    __syncthreads();
+    int next = 0;
+#pragma unroll
+    for (int base = 0; base < COUNTS; base += 32) {
+        const int count = base + lane < COUNTS ? counts[base + lane] : 0;
+        int before = count;
+        for (int d = 1; d < 32; d *= 2) {
+            const int y = __shfl_up_sync(FULL_WARP, before, d);
+            if (lane >= d) before += y;
+        }
+        const int total = __shfl_sync(FULL_WARP, before, 31);
+        before += next - count;
+#pragma unroll
+        for (int e = 0; e < SHARE; ++e) {
+            if (e * WARPS / 32 != base / 32) continue;  // WARPS divides 32
+            slot[e] = __shfl_sync(FULL_WARP, before, e * WARPS % 32 + warp) + __popc(kept[e] & ((1u << lane) - 1));
+        }
+        next += total;
+    }
+    return next;
 }
 
 // Sorts the E consecutive elements that each thread of a block has, ascending over the block, in runs of SIZE. Runs of
@@ -290,6 +317,12 @@ struct Total {
         if (is_fractional) sum += d;
         saturated += is_saturated ? 1 : 0;
         fractional += is_fractional ? 1 : 0;
+    }
+
+    __device__ void add(const Total& x) {
+        sum += x.sum;
+        saturated += x.saturated;
+        fractional += x.fractional;
     }
 };
 
@@ -514,14 +547,21 @@ __device__ double root(const Candidates& candidates, double low, double high, do
     }
 }
 
-// The state after every chunk: the K-th best candidate (0 while fewer have arrived), tau, the number that have arrived. One
-// warp finds it from the sorted lists.
+// The state after every chunk: the K-th best candidate (0 while fewer have arrived), tau, the number that have arrived. From the
+// sorted lists one warp finds the K-th best, and tau from there; in short chunks another finds tau at the same time.
 
 // Lists whose brackets are kept in shared memory; those beyond are searched from end to end.
 constexpr int KEPT = CHUNK <= 256 ? 352 : 576;
 // Candidates that the block copies to shared memory, if that is all of them. Short chunks are for short sequences.
 constexpr int COPIED = CHUNK <= 256 ? 4608 : 0;
 constexpr int BOUND_THREADS = COPIED > 0 ? 128 : 32;
+constexpr int BOUND_WARPS = COPIED > 0 ? 2 : 1;  // that search
+
+// Four places in a list.
+__device__ __forceinline__ ushort4 places(int x, int y, int z, int w) {
+    return {static_cast<unsigned short>(x), static_cast<unsigned short>(y), static_cast<unsigned short>(z),
+            static_cast<unsigned short>(w)};
+}
 
 // How many of a list there are.
 __device__ __forceinline__ int present_in(const List& list) {
@@ -529,9 +569,9 @@ __device__ __forceinline__ int present_in(const List& list) {
 }
 
 // The candidate of a rank, 1 for the best, among at most 32 that lanes have, each `count` of a list from `from` on.
-__device__ Candidate best_of_few(const Arguments& a, const Lists& lists, const int4* kept, int rank) {
+__device__ Candidate best_of_few(const Arguments& a, const Lists& lists, const ushort4* kept, int rank) {
     __shared__ Candidate few[32];
-    const int lane = threadIdx.x;
+    const int lane = threadIdx.x % 32;
     int next = 0;
     for (int base = 0; base < lists.count; base += 32) {
         const int i = base + lane, count = i < lists.count ? kept[i].w - kept[i].x : 0;
@@ -552,27 +592,52 @@ __device__ Candidate best_of_few(const Arguments& a, const Lists& lists, const i
     return __shfl_sync(FULL_WARP, mine, __ffs(__ballot_sync(FULL_WARP, lane < next && better == rank - 1)) - 1);
 }
 
-// The K-th best of lists that hold `arrived` candidates, at least K. Were the K best spread evenly, they would be the first
-// so many of each list: the K-th best is not below the least candidate of those ranks, and not above the greatest. In what is kept of a
-// list it is among [x, w), which y and z divide.
-__device__ Candidate kth_best(const Arguments& a, const Lists& lists, int arrived, int4* kept) {
-    const int lane = threadIdx.x;
-    Candidate least = ~0ull, most = 0;
+// What a warp knows of some lists at first.
+struct Arrived {
+    int count;              // candidates
+    Candidate least, most;  // the K-th best is neither below nor above them, where there are K
+};
+
+// Were the K best spread evenly, they would be the first so many of each list: the K-th best is not below the least candidate of
+// those ranks, and not above the greatest. Leaves the number of each list in `marks`, as [0, w).
+__device__ Arrived count_arrived(const Arguments& a, const Lists& lists, ushort4* marks) {
+    const int lane = threadIdx.x % 32;
+    Arrived arrived = {0, ~0ull, 0};
+    for (int i = lane; i < lists.count; i += 32) {
+        const int present = present_in(lists.at(a, i));
+        if (i < KEPT) marks[i] = places(0, 0, 0, present);
+        arrived.count += present;
+    }
+    arrived.count = sum_warp(arrived.count);
+    if (arrived.count < K) return arrived;
     for (int i = lane; i < lists.count; i += 32) {
         const List list = lists.at(a, i);
-        const int present = present_in(list);
-        if (i < KEPT) kept[i] = {Greatest()(list.size - K, list.size - present), 0, 0, list.size};
+        const int present = i < KEPT ? marks[i].w : present_in(list);
         if (present == 0) continue;
-        const Candidate c = list.sorted[list.size - (static_cast<long long>(K) * present + arrived - 1) / arrived];
-        least = Least()(least, c);
-        most = Greatest()(most, c);
+        const unsigned rank = (static_cast<unsigned>(K * present) + arrived.count - 1) / arrived.count;
+        const Candidate c = list.sorted[list.size - rank];
+        arrived.least = Least()(arrived.least, c);
+        arrived.most = Greatest()(arrived.most, c);
     }
-    Candidate pivot = least_of_warp(least), pivot2 = greatest_of_warp(most) + 1;
+    arrived.least = least_of_warp(arrived.least);
+    arrived.most = greatest_of_warp(arrived.most);
+    return arrived;
+}
+
+// The K-th best of lists that hold at least K candidates; `kept` has their numbers at first. In what is kept of a list it is
+// among [x, w), which y and z divide.
+__device__ Candidate kth_best(const Arguments& a, const Lists& lists, const Arrived& arrived, ushort4* kept) {
+    const int lane = threadIdx.x % 32;
+    for (int i = lane; i < lists.count && i < KEPT; i += 32) {
+        const int size = lists.at(a, i).size;
+        kept[i] = places(size - Least()(K, static_cast<int>(kept[i].w)), 0, 0, size);
+    }
+    Candidate pivot = arrived.least, pivot2 = arrived.most + 1;
     int rank = K;
     Candidate floor = 1, ceiling = ~0ull;  // of what remains, for lists that are not kept
     while (true) {
         const auto remaining = [&](const List& list, int i) {
-            if (i < KEPT) return kept[i];
+            if (i < KEPT) return int4{kept[i].x, kept[i].y, kept[i].z, kept[i].w};
             const int from = list.below(floor, list.size > K ? list.size - K : 0, list.size);
             return int4{from, 0, 0, list.below(ceiling, from, list.size)};
         };
@@ -583,7 +648,7 @@ __device__ Candidate kth_best(const Arguments& a, const Lists& lists, int arrive
             const int4 r = remaining(list, i);
             int at[2] = {r.x, r.x}, high[2] = {r.w, r.w};
             list.below(pivots, at, high);
-            if (i < KEPT) kept[i] = {r.x, at[0], at[1], r.w};
+            if (i < KEPT) kept[i] = places(r.x, at[0], at[1], r.w);
             better += r.w - at[0];
             better2 += r.w - at[1];
         }
@@ -605,7 +670,7 @@ __device__ Candidate kth_best(const Arguments& a, const Lists& lists, int arrive
         }
         if (0 < left && left <= 32 && lists.count <= KEPT) return best_of_few(a, lists, kept, rank);
         // Two pivots of thirds.
-        least = ~0ull, most = 0;
+        Candidate least = ~0ull, most = 0;
         for (int i = lane; i < lists.count; i += 32) {
             const List list = lists.at(a, i);
             const int4 r = remaining(list, i);
@@ -626,18 +691,18 @@ __device__ Candidate kth_best(const Arguments& a, const Lists& lists, int arrive
 struct ListedCandidates {
     const Arguments& a;
     const Lists& lists;
-    int4* brackets;  // where a list's first candidates above t and above t + 1 may be: [x, y] and [z, w]
-    int4* last;      // where they were for the last two t
+    ushort4* brackets;  // where a list's first candidates above t and above t + 1 may be: [x, y] and [z, w]
+    ushort4* last;      // where they were for the last two t
 
     __device__ void totals(double t, double t2, Total& at, Total& at2) const {
         at = at2 = {0.0, 0, 0};
         const Candidate bounds[4] = {least_above(t), least_above(t + 1.0), least_above(t2), least_above(t2 + 1.0)};
-        for (int i = threadIdx.x; i < lists.count; i += 32) {
+        for (int i = threadIdx.x % 32; i < lists.count; i += 32) {
             const List list = lists.at(a, i);
-            const int4 b = i < KEPT ? brackets[i] : int4{0, list.size, 0, list.size};
+            const ushort4 b = i < KEPT ? brackets[i] : places(0, list.size, 0, list.size);
             int low[4] = {b.x, b.z, b.x, b.z}, high[4] = {b.y, b.w, b.y, b.w};
             list.below(bounds, low, high);
-            if (i < KEPT) last[i] = {low[0], low[1], low[2], low[3]};
+            if (i < KEPT) last[i] = places(low[0], low[1], low[2], low[3]);
             list.add(low[0], low[1], t, at);
             list.add(low[2], low[3], t2, at2);
         }
@@ -648,8 +713,8 @@ struct ListedCandidates {
     // Below, between or above the last two t. Returns whether nobody is left within a bracket: then f is linear there.
     __device__ bool narrow(bool above, bool above2) {
         int open = 0;
-        for (int i = threadIdx.x; i < lists.count && i < KEPT; i += 32) {
-            int4& b = brackets[i];
+        for (int i = threadIdx.x % 32; i < lists.count && i < KEPT; i += 32) {
+            ushort4& b = brackets[i];
             if (above2) b.x = last[i].z, b.z = last[i].w;
             else if (above) b = {last[i].x, last[i].z, last[i].y, last[i].w};
             else b.y = last[i].x, b.w = last[i].y;
@@ -659,12 +724,15 @@ struct ListedCandidates {
     }
 };
 
-// tau, from all candidates, where more than K have arrived and the K-th best score is v; as `root` finds one, but two
+// A t in [low, high] with f(t) = K, from all candidates, where more than K have arrived; as `root` finds one, but two
 // steps at a time, whose searches overlap. Newton's step from the left and the chord lie on both sides of the root wherever f
 // bends one way; the middle replaces the chord after steps that did not halve the bracket.
-__device__ double tau_of(ListedCandidates& candidates, double v) {
-    double low = v - 1.0, high = v;
+__device__ double root_of_lists(ListedCandidates& candidates, double low, double high) {
     if (!(low < high)) return low;
+    for (int i = threadIdx.x % 32; i < candidates.lists.count && i < KEPT; i += 32) {
+        const int size = candidates.lists.at(candidates.a, i).size;
+        candidates.brackets[i] = places(0, size, 0, size);
+    }
     Total at_low, at_high;
     candidates.totals(low, high, at_low, at_high);
     if (at_low.above() <= K) return low;
@@ -707,7 +775,8 @@ __device__ __forceinline__ void copy_candidates(const Candidate* from, int count
 
 extern "C" __global__ void __launch_bounds__(BOUND_THREADS) plan_bounds(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
-    __shared__ int4 brackets[KEPT], last[KEPT];
+    __shared__ ushort4 kept[KEPT], brackets[KEPT], last[KEPT];
+    __shared__ Candidate kth;
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -723,23 +792,28 @@ extern "C" __global__ void __launch_bounds__(BOUND_THREADS) plan_bounds(const __
             lists.copy = copy;
         }
         __syncthreads();
-        if (threadIdx.x >= 32) return;
+        if (threadIdx.x >= 32 * BOUND_WARPS) return;
     }
-    int arrived = 0;
-    for (int i = threadIdx.x; i < lists.count; i += 32) {
-        const List list = lists.at(a, i);
-        arrived += present_in(list);
-        if (i < KEPT) brackets[i] = {0, list.size, 0, list.size};
+    const int warp = threadIdx.x / 32;
+    const Arrived arrived = count_arrived(a, lists, warp == 0 ? kept : brackets);
+    double tau = -INFINITY_F, low = score_of(arrived.least) - 1.0, high = Least()(score_of(arrived.most), 0x1.fffffep127f);
+    if (warp == 0) {
+        const Candidate best = arrived.count < K ? 0 : kth_best(a, lists, arrived, kept);
+        if (threadIdx.x == 0) kth = best;
+        high = score_of(best);
+        low = high - 1.0;
     }
-    arrived = sum_warp(arrived);
-    const Candidate kth = arrived < K ? 0 : kth_best(a, lists, arrived, last);
-    ListedCandidates candidates = {a, lists, brackets, last};
-    const double tau = arrived > K ? tau_of(candidates, score_of(kth)) : -INFINITY_F;
-    if (threadIdx.x != 0) return;
+    if (warp == BOUND_WARPS - 1 && arrived.count > K) {
+        ListedCandidates candidates = {a, lists, brackets, last};
+        tau = root_of_lists(candidates, low, high);
+    }
+    __syncthreads();
+    if (threadIdx.x != 32 * (BOUND_WARPS - 1)) return;
     const long long index = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
     a.bound_kth[index] = kth;
-    a.bound_tau[index] = tau;
-    a.bound_arrived[index] = arrived;
+    // Where f is K at more than one t, tau is the greatest of them: the K-th best score less 1.
+    a.bound_tau[index] = arrived.count > K ? Greatest()(tau, score_of(kth) - 1.0) : tau;
+    a.bound_arrived[index] = arrived.count;
 }
 
 // Who is selected during a chunk, from the states before and after it. Of the candidates that are among the best before the
@@ -752,6 +826,7 @@ __device__ constexpr int power_of_two_from(int n) {
     return power;
 }
 constexpr int EXPIRY_THREADS = CHUNK <= 256 ? CHUNK : CHUNK <= 2048 ? CHUNK / 4 : 512;
+constexpr int EXPIRY_SHARE = CHUNK / EXPIRY_THREADS;
 constexpr int K_PADDED = power_of_two_from(K > EXPIRY_THREADS ? K : EXPIRY_THREADS);
 constexpr int ARRIVALS = CHUNK <= 256 ? 32 : 64;  // of a group
 
@@ -870,12 +945,18 @@ __device__ void write_expiry(const Arguments& a, const Sequence& s, int g, int c
         if (threadIdx.x % 32 == 0) m.kth[group] = kth, m.leaving[group] = 0;
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < m.count + m.arrived; i += EXPIRY_THREADS) {
-        const int place = m.place(i);
-        if (m.old[place] >= after) continue;
-        const int group = m.leaves_in(m.old[place]);
-        if (m.comes_in(place) >= group) continue;
-        m.out[group * ARRIVALS + atomicAdd(&m.leaving[group], 1)] = static_cast<unsigned short>(place);
+    for (int base = 0; base < m.count + m.arrived; base += EXPIRY_THREADS) {
+        const int i = base + threadIdx.x, place = m.place(i), lane = threadIdx.x % 32;
+        int group = -1;
+        if (i < m.count + m.arrived && m.old[place] < after) group = m.leaves_in(m.old[place]);
+        if (m.comes_in(place) >= group) group = -1;
+        // Slots for those of a warp who leave in the same group, together.
+        const unsigned same = __match_any_sync(FULL_WARP, group);
+        const int leader = __ffs(same) - 1;
+        int slot = 0;
+        if (group >= 0 && lane == leader) slot = atomicAdd(&m.leaving[group], __popc(same));
+        slot = __shfl_sync(FULL_WARP, slot, leader) + __popc(same & ((1u << lane) - 1));
+        if (group >= 0) m.out[group * ARRIVALS + slot] = static_cast<unsigned short>(place);
     }
     __syncthreads();
     // A warp at a time has those who leave in a group, the ones who come in it last.
@@ -926,18 +1007,20 @@ __device__ void write_keys(const Arguments& a, const Sequence& s, int g, int chu
         if (i < m.count) keys[next + i] = static_cast<int>(arrivals[e]) - WINDOW;
     }
     next += m.count;
-    for (int base = 0; base < m.arrived; base += EXPIRY_THREADS) {
-        const int i = base + threadIdx.x;
-        bool selected = false;
-        int j = 0;
-        if (i < m.arrived) {
-            const Candidate c = m.arrivals[i];
-            j = arrival_of(c) - WINDOW;
-            selected = c >= after || a.expiry[position_index(a, s, g, j)] > arrival_of(c);
-        }
-        const int slot = place_block(selected, next);
-        if (selected) keys[slot] = j;
+    bool selected[EXPIRY_SHARE];
+    int slot[EXPIRY_SHARE];
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) {
+        const int i = e * EXPIRY_THREADS + threadIdx.x;
+        const Candidate c = i < m.arrived ? m.arrivals[i] : 0;
+        selected[e] = c >= after && c != 0;
+        if (c != 0 && c < after) selected[e] = a.expiry[position_index(a, s, g, arrival_of(c) - WINDOW)] > arrival_of(c);
     }
+    const int arrivals_selected = place_block<EXPIRY_THREADS>(selected, slot);
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e)
+        if (selected[e]) keys[next + slot[e]] = arrival_of(m.arrivals[e * EXPIRY_THREADS + threadIdx.x]) - WINDOW;
+    next += arrivals_selected;
     if (threadIdx.x == 0) write_counts(a, list, sinks_before(chunk) + m.count, next);
 }
 
@@ -954,6 +1037,10 @@ extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 
     const long long bound = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
     const Candidate before = chunk > 0 ? a.bound_kth[bound - 1] : 0, after = a.bound_kth[bound];
 
+    Candidate c[EXPIRY_SHARE];  // who arrives
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) c[e] = arriving(a, s, g, chunk * CHUNK + e * EXPIRY_THREADS + threadIdx.x);
+
     Members m;
     m.old = reinterpret_cast<Candidate*>(shared_memory);
     m.arrivals = m.old + K_PADDED;
@@ -962,14 +1049,17 @@ extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 
     m.kth = kth;
     m.leaving = leaving;
     m.count = gather(a, Lists(a, s, g, chunk), before > 0 ? before : 1, m.old);
-    m.arrived = 0;
-    for (int base = 0; base < CHUNK; base += EXPIRY_THREADS) {
-        const int i = base + threadIdx.x, t = chunk * CHUNK + i;
-        const Candidate c = arriving(a, s, g, t);
-        if (c != 0 && c < before) a.expiry[position_index(a, s, g, t - WINDOW)] = t;
+    bool above[EXPIRY_SHARE];
+    int slot[EXPIRY_SHARE];
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) above[e] = c[e] > before;
+    m.arrived = place_block<EXPIRY_THREADS>(above, slot);
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) {
+        const int i = e * EXPIRY_THREADS + threadIdx.x, t = chunk * CHUNK + i;
         m.left[i] = INFINITY_F;
-        const int slot = place_block(c > before, m.arrived);
-        if (c > before) m.arrivals[slot] = c;
+        if (above[e]) m.arrivals[slot[e]] = c[e];
+        else if (c[e] != 0) a.expiry[position_index(a, s, g, t - WINDOW)] = t;
     }
     m.groups = (m.arrived + ARRIVALS - 1) / ARRIVALS;
     __syncthreads();
@@ -985,7 +1075,7 @@ extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 
 // that after each event of a group, one to a lane, from the fewer still that move within the group. All that runs beside
 // plan_expiry, whose K-th best scores decide only where f is K at more than one t: tau is the largest.
 
-constexpr int TAU_THREADS = CHUNK < 256 ? CHUNK : 256, TAU_WARPS = TAU_THREADS / 32;
+constexpr int TAU_THREADS = CHUNK < 256 ? CHUNK : 256, TAU_WARPS = TAU_THREADS / 32, TAU_SHARE = CHUNK / TAU_THREADS;
 constexpr int TAU_GROUPS = CHUNK / 32 > TAU_WARPS ? CHUNK / 32 : TAU_WARPS;
 constexpr int MOVERS = 1024;                         // that a block keeps
 constexpr int UNSTABLE = CHUNK <= 512 ? 544 : 160;   // that a warp keeps, as shared memory allows
@@ -1018,9 +1108,7 @@ __device__ __forceinline__ void add_scores(const T* scores, int count, int first
     }
 #pragma unroll 1
     for (; i < count; i += step) total.add(scores[i], t);
-    total.sum += odd.sum;
-    total.saturated += odd.saturated;
-    total.fractional += odd.fractional;
+    total.add(odd);
 }
 
 // What a block knows of a chunk.
@@ -1046,8 +1134,8 @@ __device__ void split_lists(ChunkScores& chunk, double low, double high, float* 
     const int which = threadIdx.x / lanes % 4;
     const bool leads = threadIdx.x % (4 * lanes) == 0;
     const Candidate bound = which < 2 ? low_or_high[which] : one_above[which - 2];
-    int saturated = 0, fractional = 0, next = 0;
-    double sum = 0.0;
+    Total mine = {0.0, 0, 0};  // of the stable, with Σ (u − high)
+    int next = 0;
     for (int base = 0; base < chunk.lists.count && next <= MOVERS; base += batch) {
         const int i = base + l;
         const List list = i < chunk.lists.count ? chunk.lists.at(chunk.a, i) : List{nullptr, nullptr, 0};
@@ -1057,9 +1145,9 @@ __device__ void split_lists(ChunkScores& chunk, double low, double high, float* 
         if (p.y > p.z) p.y = p.z;  // high is above low + 1: nobody stays fractional
         const int count = leads ? p.y - p.x + p.w - p.z : 0;
         if (leads) {
-            saturated += list.size - p.w;
-            fractional += p.z - p.y;
-            sum += list.sum(p.y, p.z, high);
+            mine.saturated += list.size - p.w;
+            mine.fractional += p.z - p.y;
+            mine.sum += list.sum(p.y, p.z, high);
         }
         int total;
         const int slot = next + scan_block(count, 0, total, Sum());
@@ -1078,10 +1166,13 @@ __device__ void split_lists(ChunkScores& chunk, double low, double high, float* 
         __syncthreads();
     }
     chunk.moving = next;
-    scan_block(saturated, 0, chunk.stable.saturated, Sum());
-    scan_block(fractional, 0, chunk.stable.fractional, Sum());
-    scan_block(sum, 0.0, chunk.stable.sum, Sum());
-    chunk.stable.high = high;
+    __shared__ Total of_warps[TAU_WARPS];
+    mine = sum_warp(mine);
+    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = mine;
+    __syncthreads();
+    Total all = {0.0, 0, 0};
+    for (const Total& of_warp : of_warps) all.add(of_warp);
+    chunk.stable = {all.saturated, all.fractional, all.sum, high};
 }
 
 // Whoever has arrived by an event; every lane of a warp gets the total.
@@ -1222,19 +1313,28 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
     const float* kth_score = a.kth_score + position_index(a, s, g, chunk * CHUNK);
     const int queries = s.length - chunk * CHUNK < CHUNK ? s.length - chunk * CHUNK : CHUNK;
 
+    float score[TAU_SHARE];  // of the arrivals, −inf where there is none
+#pragma unroll
+    for (int e = 0; e < TAU_SHARE; ++e) {
+        const Candidate c = arriving(a, s, g, chunk * CHUNK + e * TAU_THREADS + threadIdx.x);
+        score[e] = c != 0 ? score_of(c) : -INFINITY_F;
+    }
     const double before = tau_before(a, bound, chunk), after = Greatest()(before, a.bound_tau[bound]);
     if (before == after) {
         for (int i = threadIdx.x; i < queries; i += TAU_THREADS) tau[i] = static_cast<float>(after);
         wait_for_earlier_launches();
         return;
     }
-    int count = 0;
-    for (int base = 0; base < CHUNK; base += TAU_THREADS) {
-        const int i = base + threadIdx.x;
-        const Candidate c = arriving(a, s, g, chunk * CHUNK + i);
-        const bool is_event = c != 0 && score_of(c) > before;
-        const int slot = place_block(is_event, count);
-        if (is_event) events[slot] = score_of(c), event_query[slot] = static_cast<unsigned short>(i);
+    bool is_event[TAU_SHARE];
+    int slot[TAU_SHARE];
+#pragma unroll
+    for (int e = 0; e < TAU_SHARE; ++e) is_event[e] = score[e] > before;
+    const int count = place_block<TAU_THREADS>(is_event, slot);
+#pragma unroll
+    for (int e = 0; e < TAU_SHARE; ++e) {
+        if (!is_event[e]) continue;
+        events[slot[e]] = score[e];
+        event_query[slot[e]] = static_cast<unsigned short>(e * TAU_THREADS + threadIdx.x);
     }
     const Lists lists(a, s, g, chunk);
     ChunkScores scores = {a, lists, {}, movers, 0, events};
