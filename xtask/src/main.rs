@@ -74,6 +74,7 @@ fn lint() -> Result<(), String> {
         )?;
     } else {
         eprintln!("note: clippy is not installed; lints were not checked");
+        cargo(&[&["check"], WITHOUT_COMPILER, &["--all-targets"]].concat())?;
     }
     cargo(&["doc", "--workspace", "--no-deps"])
 }
@@ -81,10 +82,9 @@ fn lint() -> Result<(), String> {
 fn test() -> Result<(), String> {
     // Generated code is compiled by the tests; without NVRTC they would have nothing to say.
     nvrtc::fetch(&target())?;
-    // The same for a toolchain without clippy.
-    cargo(&[&["build"], WITHOUT_COMPILER].concat())?;
-    // The command-line tests run the binary; it is built before they start.
-    cargo(&["build", "--package", "sparsek-cli"])?;
+    // The command-line tests run the binary; it is built before they start, with the features that the tests
+    // have, so that nothing is built twice.
+    cargo(&["build", "--workspace", "--bins", "--tests"])?;
     cargo(&["test", "--workspace"])
 }
 

@@ -17,7 +17,9 @@ pub(crate) fn sparsek() -> &'static Path {
         // target/PROFILE/deps/cli-HASH
         let profile = test.ancestors().nth(2).expect("tests lie in a profile's folder");
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "sparsek-cli"]).current_dir(root());
+        // With a test beside it features are those of `cargo test --workspace`, so that nothing is built anew.
+        build.args(["build", "--quiet", "--workspace", "--bin", "sparsek", "--test", "pages"]);
+        build.current_dir(root());
         build.arg("--target-dir").arg(profile.parent().expect("a profile lies in a target folder"));
         if profile.ends_with("release") {
             build.arg("--release");
