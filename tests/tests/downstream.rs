@@ -73,7 +73,7 @@ fn cargo(manifest: &Path, args: &[&str]) -> Command {
     let (verb, rest) = args.split_first().expect("a command of cargo");
     command.args([verb, "--offline", "--quiet", "--manifest-path"]).arg(manifest).args(rest);
     command.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("downstream"));
-    // Half of the build is what debuggers need.
+    // Nobody debugs these builds.
     command.env("CARGO_PROFILE_DEV_DEBUG", "0").env_remove("RUSTFLAGS");
     command
 }
