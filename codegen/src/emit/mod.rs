@@ -66,6 +66,7 @@ const COMMON: &[(&str, &str)] = templates![
     "pieces/topk_sinks.cu",
     "pieces/topk_sort.cu",
     "pieces/topk_tau.cu",
+    "pieces/topk_whole.cu",
     "pieces/topk_threshold.cu",
     "pieces/topk_tiles.cu",
     "pieces/warpgroups.cu",

@@ -90,7 +90,7 @@ pub(crate) fn forward_need(
     let queries = query_buffers(problem, s)
         * (tile_bytes(problem, s.tile_q) + s.tile_q * 4 * fields.row as u32);
     let tiles = 2 * s.stages * tile_bytes(problem, s.tile_kv);
-    let columns = (s.stages + 1) * s.tile_kv * 4 * fields.column as u32;
+    let columns = s.stages * s.tile_kv * 4 * fields.column as u32;
     // Barriers and headers of tiles of queries.
     let small = 8 * (4 + 4 * s.stages) + 3 * 48;
     // Accumulators of the output, scores, weights of the tile before, and the products that a
@@ -337,10 +337,8 @@ impl Builder<'_> {
         self.constant("int", "KEYS_COMPUTING_REGISTERS", keys.1, "");
         self.constant("int", "STREAM", streamed, "rows of a streamed tile of the key sweep");
         self.constant("int", "STREAMED", stages, "of them in flight");
-        let in_turn = streamed <= 32 && has_pair_functions(&self.problem.instance.program);
-        self.constant("bool", "ROWS_IN_TURN", in_turn, "read when the ones before are done with");
         let more = fields.row + fields.column > USUAL_FIELDS;
-        self.constant("bool", "COLUMNS_IN_TURN", more, "the same of columns of the row sweep");
+        self.constant("bool", "COLUMNS_IN_TURN", more, "whose halves of a tile are read in turn");
         self.multiplies(&[s.tile_kv, streamed, self.problem.instance.d as u32]);
     }
 

@@ -16,7 +16,8 @@ __device__ __forceinline__ ushort4 places(int x, int y, int z, int w) {
 
 // How many of a list there are.
 __device__ __forceinline__ int present_in(const List& list) {
-    return list.size - (list.sorted[0] != 0 ? 0 : list.below(1, 0, list.size));
+    const Candidate first = list.sorted[0], last = list.sorted[list.size - 1];
+    return first != 0 ? list.size : last == 0 ? 0 : list.size - list.below(1, 0, list.size);
 }
 
 // The candidate of a rank, 1 for the best, among at most 32 that lanes have, each `count` of a list from `from` on.

@@ -84,11 +84,11 @@ __device__ __forceinline__ int piece_place(int n) {
     }
 }
 
-// Starts copying the vectors of the warp's rows of a tile, `own` being where that of the lane's own row starts, in units of 16
-// bytes from `tensor`: 32 bits reach over 64 GB. BATCH vectors are exchanged before their copies start, so that the
-// exchanges overlap.
+// Starts copying the vectors of the warp's rows of a tile, `own` being where that of a row starts, in units of 16 bytes from
+// `tensor`: 32 bits reach over 64 GB. Lane `first` has the first row, and those after it the others. BATCH vectors are
+// exchanged before their copies start, so that the exchanges overlap.
 template <int ROWS, int BATCH>
-__device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsigned own) {
+__device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsigned own, int first = 0) {
     constexpr int AT_ONCE = COPIES<ROWS> < BATCH ? COPIES<ROWS> : COPIES<ROWS> % BATCH == 0 ? BATCH : 1;
     constexpr bool SAME_PIECE = 32 % PIECES == 0;
     // Addresses of bytes, from a base that the compiler does not take apart: one product with an addition each.
@@ -99,7 +99,7 @@ __device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsig
     for (int n = 0; n < COPIES<ROWS>; n += AT_ONCE) {
         unsigned vectors[AT_ONCE];
 #pragma unroll
-        for (int e = 0; e < AT_ONCE; ++e) vectors[e] = __shfl_sync(~0u, own, piece_row<ROWS>(n + e));
+        for (int e = 0; e < AT_ONCE; ++e) vectors[e] = __shfl_sync(~0u, own, first + piece_row<ROWS>(n + e));
 #pragma unroll
         for (int e = 0; e < AT_ONCE; ++e) {
             if (!has_piece<ROWS>(n + e)) continue;

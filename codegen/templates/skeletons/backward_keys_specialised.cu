@@ -148,15 +148,11 @@ template <bool SELECTED, bool FULL>
 __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys, const StreamedRows& rows,
                                            float (&scores)[STREAM / 8][4], float (&products)[STREAM / 8][4], KeyGradients<1>& sums,
                                            int lane) {
-    int at = lane % 4 * 2;
-    // A position is not negative, which the compiler does not know of one that it reads.
-    const int none = ROWS_IN_TURN ? rows.from[0] >> 31 : 0;
+    const int at = lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < STREAM / 8; ++n) {
-        // Keeps the compiler from reading the data of all rows ahead, into registers that there are not. Where pairs take many
-        // instructions it would still work on most of them at once: there, where rows are follows from the result before.
-        __syncwarp();
-        if (ROWS_IN_TURN && n > 0) at |= __float_as_int(scores[n - 1][3]) & none;
+        // Keeps the compiler from reading the data of more than 32 rows ahead, into registers that there are not.
+        if (n % 4 == 0) __syncwarp();
         Row r[2];
         rows.read(8 * n + at, r);
 #pragma unroll

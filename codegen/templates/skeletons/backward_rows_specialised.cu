@@ -62,7 +62,7 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
         Tile tile;
         long long id;
         do id = take_next(a.taken, shared.next);
-        while (id < blocks * a.hkv && !find_tile<RowTile>(a, id % blocks, id / blocks, tile));
+        while (id < blocks * a.hkv && !find_tile_in_order<RowTile>(a, id, tile));
         if (id >= blocks * a.hkv) {
             shared.headers_empty[taken % HEADERS].wait(empty_parity<HEADERS>(taken));
             shared.headers[taken % HEADERS].tiles = -1;
@@ -112,10 +112,11 @@ __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries,
     int at = lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < TILE_KV / 8; ++n) {
-        // Keeps the compiler from reading the data of all columns ahead, into registers that there are not.
-        __syncwarp();
-        // As in the key sweep, with the columns before last: the sweep has more registers.
-        if (COLUMNS_IN_TURN && n > 1) at |= __float_as_int(scores[n - 2][3]) & none;
+        // Keeps the compiler from reading the data of all columns ahead, into registers that there are not; of 32 it can, so that pairs
+        // of several are worked on at once, which hides what each waits for. Where pairs take many instructions it would still
+        // work on most of them at once: there, where columns are follows from a result before.
+        if (n % 4 == 0) __syncwarp();
+        if (COLUMNS_IN_TURN && n > 0 && n % 4 == 0) at |= __float_as_int(scores[n - 2][3]) & none;
         Column c[2];
         columns.read(8 * n + at, c);
 #pragma unroll

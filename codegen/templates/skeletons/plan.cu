@@ -9,6 +9,7 @@
 <% include "pieces/topk_root.cu" %>
 <% include "pieces/topk_bounds.cu" %>
 <% include "pieces/topk_expiry.cu" %>
+<% include "pieces/topk_whole.cu" %>
 <% include "pieces/topk_tau.cu" %>
 <% else %><% include "pieces/topk_none.cu" %>
 <% endif %>

@@ -1,0 +1,83 @@
+// Scores as whole numbers x, u ≈ origin + unit · x, while tau is in a bracket. clip(u − t, 0, 1) is one instruction then, where
+// doubles take ten that wait for each other, and sums are exact. A score is off by half a unit at most, and so is a root.
+struct Scale {
+    double origin, unit, units;  // of 1
+    int one;                     // the same
+    double finest;               // |t|, or 1 where that is more, from which on a unit is at most 2⁻²⁵ of it
+
+    // 2 to the power of `exponent` exceeds 1 and both ends. Whole numbers reach to the ends' distance and 1: to 2.5 · 2²⁸.
+    __device__ Scale(double low, double high) : origin(low) {
+        const double ends = Greatest()(low < 0.0 ? -low : low, high < 0.0 ? -high : high), size = ends > 1.0 ? ends : 1.0;
+        const int exponent = (__double2hiint(size) >> 20) - 1022;
+        const bool fits = exponent <= 24;
+        const int shift = fits ? 28 - exponent : 0;
+        unit = __hiloint2double((1023 - shift) << 20, 0);
+        units = __hiloint2double((1023 + shift) << 20, 0);
+        one = 1 << shift;
+        finest = fits ? 0x1p25 * unit : INFINITY_F;
+    }
+
+    // Whether there are whole numbers at all: not of ends beyond 2²⁴.
+    __device__ bool is_used() const { return finest < INFINITY_F; }
+
+    // Of what is above the bracket by more than 1, some number that is as well.
+    __device__ int whole(double u) const {
+        const double x = (u - origin) * units;
+        return x < 0.0 ? 0 : x < 0x1p30 ? __double2int_rn(x) : (1 << 30) - 1;
+    }
+
+    // Whether a root there is right to a digit more than a float has: not where tau goes through 0 and an end is far.
+    __device__ bool reaches(double t) const { return Greatest()(t < 0.0 ? -t : t, 1.0) >= finest; }
+};
+
+__device__ __forceinline__ long long sum_warp(long long x) {
+    // Not negative, and less than 2⁵³.
+    const unsigned low = __reduce_add_sync(FULL_WARP, static_cast<unsigned>(x) & 0x7ffffff);
+    return static_cast<long long>(__reduce_add_sync(FULL_WARP, static_cast<unsigned>(x >> 27))) * (1 << 27) + low;
+}
+
+// f at a t of whole numbers, in units, and how fast it falls there.
+struct WholeTotal {
+    long long sum;
+    int fractional;
+
+    // Adds every STEP-th of some scores, from the first-th on, eight at a time, of which the sum has 32 bits.
+    template <int STEP>
+    __device__ void add(const int* scores, int count, int first, int t, int one) {
+#pragma unroll 1
+        for (int i = first; i < count; i += 8 * STEP) {
+            int total = 0;
+#pragma unroll
+            for (int e = 0; e < 8; ++e) {
+                const int x = i + e * STEP < count ? scores[i + e * STEP] : 0, gate = __viaddmin_s32_relu(x, -t, one);
+                total += gate;
+                fractional += static_cast<unsigned>(gate - 1) < static_cast<unsigned>(one - 1) ? 1 : 0;
+            }
+            sum += total;
+        }
+    }
+};
+
+// A t in [low, high] with f(t) = K, as `root` finds one, to less than a unit: the last step is Newton's.
+template <class Candidates>
+__device__ double whole_root(const Candidates& candidates, int low, int high, int guess) {
+    int t = guess > low && guess < high ? guess : low;
+    bool low_seen = false, high_seen = false;  // f there has been computed
+    for (int step = 1;; ++step) {
+        const WholeTotal at = candidates.total(t);
+        const long long rest = at.sum - static_cast<long long>(K) * candidates.scale.one;
+        if (rest >= 0) low = t, low_seen = true;
+        else high = t, high_seen = true;
+        const float move = __fdividef(static_cast<float>(rest), static_cast<float>(at.fractional));  // ±∞ or NaN where f is flat
+        if (rest == 0 || high - low <= 1 || (-0.5f <= move && move <= 0.5f))
+            return candidates.scale.origin + candidates.scale.unit * (-1.0f <= move && move <= 1.0f ? t + static_cast<double>(move) : t);
+        const int aim = t + __float2int_rn(fminf(fmaxf(move, -0x1p30f), 0x1p30f));
+        if (aim >= high && !high_seen) {
+            t = high, high_seen = true;
+        } else if (aim <= low && !low_seen) {
+            t = low, low_seen = true;
+        } else {
+            t = aim > low && aim < high && step % 8 != 0 ? aim : low + (high - low) / 2;
+        }
+    }
+}
