@@ -97,11 +97,11 @@ pub(crate) fn forward_need(
     // weight reads.
     let products = if needs_product { s.tile_kv / 2 } else { 0 };
     let held = if queries_in_registers(problem, s) { d / 4 + d / 16 } else { 0 };
-    // Three warpgroups make do with less, as the compiler works on fewer columns at a time.
-    let most = if computing(s) > 2 { 44 } else { 56 };
+    // Three warpgroups make do with less, as the compiler works on fewer columns at a time, but have less room for rows.
+    let (most, usual) = if computing(s) > 2 { (44, 3) } else { (56, 5) };
     // Where lists end within two tiles loading warps need more (4 bytes of 72 registers spilled at k 37, w 64).
     let short = problem.instance.k + problem.instance.w < 2 * s.tile_kv as usize;
-    let own = most + 2 * (fields.row as u32).saturating_sub(3) - if short { 4 } else { 0 };
+    let own = most + 2 * (fields.row as u32).saturating_sub(usual) - if short { 4 } else { 0 };
     let registers = d / 2 + held + s.tile_kv / 2 + s.tile_kv / 4 + products + own;
     // The struct is aligned to 1024 bytes.
     let shared = (queries + tiles + columns + small).next_multiple_of(1024);

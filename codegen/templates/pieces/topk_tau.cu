@@ -24,7 +24,7 @@ struct Stable {
     // What they add to f at a t of whole numbers, but for its slope.
     __device__ long long whole(const Scale& scale) const {
         const double of_fractional = fractional > 0 ? (sum + fractional * (high - scale.origin)) * scale.units : 0.0;
-        return static_cast<long long>(saturated) * scale.one + (of_fractional < 0x1p52 ? __double2ll_rn(of_fractional) : 0);
+        return static_cast<long long>(saturated) * scale.one + (of_fractional < 0x1p62 ? __double2ll_rn(of_fractional) : 0);
     }
 };
 

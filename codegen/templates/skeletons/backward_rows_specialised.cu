@@ -102,6 +102,9 @@ struct RowSums {
     float sums[2][ROW_SUMS + 1];
 };
 
+// Columns whose pairs are worked on at once, so that they hide what each waits for, where there are registers for that.
+constexpr int AT_ONCE = ROWS_HELD > 0 ? 8 : 32;
+
 // Products of vectors become weights of the keys; sums grow.
 template <Kind KIND>
 __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries, const StreamedColumns& columns,
@@ -112,11 +115,10 @@ __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries,
     int at = lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < TILE_KV / 8; ++n) {
-        // Keeps the compiler from reading the data of all columns ahead, into registers that there are not; of 32 it can, so that pairs
-        // of several are worked on at once, which hides what each waits for. Where pairs take many instructions it would still
-        // work on most of them at once: there, where columns are follows from a result before.
-        if (n % 4 == 0) __syncwarp();
-        if (COLUMNS_IN_TURN && n > 0 && n % 4 == 0) at |= __float_as_int(scores[n - 2][3]) & none;
+        // Keeps the compiler from reading the data of all columns ahead, into registers that there are not. Where pairs take many
+        // instructions it would still work on most of them at once: there, where columns are follows from a result before.
+        if (8 * n % AT_ONCE == 0) __syncwarp();
+        if (COLUMNS_IN_TURN && n > 0 && 8 * n % AT_ONCE == 0) at |= __float_as_int(scores[n - 2][3]) & none;
         Column c[2];
         columns.read(8 * n + at, c);
 #pragma unroll
