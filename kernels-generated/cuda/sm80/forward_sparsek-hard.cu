@@ -387,6 +387,15 @@ __device__ __forceinline__ bool find_tile(const Arguments& a, int block_id, int 
     return true;
 }
 
+// Tile number n, in the order in which they are worked on: later positions first, whose queries see most keys, so that short
+// tiles are left for the end, and all key-value heads at the same positions, since all rows of the batch see as many there.
+template <class Shape>
+__device__ __forceinline__ bool find_tile_in_order(const Arguments& a, unsigned n, Tile& tile) {
+    const unsigned heads = static_cast<unsigned>(a.hkv), rows = static_cast<unsigned>(a.rows), place = n / heads;
+    const int from_end = a.cu_seqlens == nullptr ? place % rows * blocks_of_row<Shape::POSITIONS>(a) + place / rows : place;
+    return find_tile<Shape>(a, block_count<Shape::POSITIONS>(a) - 1 - from_end, n % heads, tile);
+}
+
 // The position of a row, whether or not it exists.
 template <class Shape>
 __device__ __forceinline__ int row_position(const Tile& tile, int row) { return tile.from + row / Shape::HEADS; }

@@ -565,7 +565,8 @@ __device__ __forceinline__ ushort4 places(int x, int y, int z, int w) {
 
 // How many of a list there are.
 __device__ __forceinline__ int present_in(const List& list) {
-    return list.size - (list.sorted[0] != 0 ? 0 : list.below(1, 0, list.size));
+    const Candidate first = list.sorted[0], last = list.sorted[list.size - 1];
+    return first != 0 ? list.size : last == 0 ? 0 : list.size - list.below(1, 0, list.size);
 }
 
 // The candidate of a rank, 1 for the best, among at most 32 that lanes have, each `count` of a list from `from` on.
@@ -1069,6 +1070,90 @@ extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 
     write_keys(a, s, g, chunk, m, after);
 }
 
+// Scores as whole numbers x, u ≈ origin + unit · x, while tau is in a bracket. clip(u − t, 0, 1) is one instruction then, where
+// doubles take ten that wait for each other, and sums are exact. A score is off by half a unit at most, and so is a root.
+struct Scale {
+    double origin, unit, units;  // of 1
+    int one;                     // the same
+    double finest;               // |t|, or 1 where that is more, from which on a unit is at most 2⁻²⁵ of it
+
+    // 2 to the power of `exponent` exceeds 1 and both ends. Whole numbers reach to the ends' distance and 1: to 2.5 · 2²⁸.
+    __device__ Scale(double low, double high) : origin(low) {
+        const double ends = Greatest()(low < 0.0 ? -low : low, high < 0.0 ? -high : high), size = ends > 1.0 ? ends : 1.0;
+        const int exponent = (__double2hiint(size) >> 20) - 1022;
+        const bool fits = exponent <= 24;
+        const int shift = fits ? 28 - exponent : 0;
+        unit = __hiloint2double((1023 - shift) << 20, 0);
+        units = __hiloint2double((1023 + shift) << 20, 0);
+        one = 1 << shift;
+        finest = fits ? 0x1p25 * unit : INFINITY_F;
+    }
+
+    // Whether there are whole numbers at all: not of ends beyond 2²⁴.
+    __device__ bool is_used() const { return finest < INFINITY_F; }
+
+    // Of what is above the bracket by more than 1, some number that is as well.
+    __device__ int whole(double u) const {
+        const double x = (u - origin) * units;
+        return x < 0.0 ? 0 : x < 0x1p30 ? __double2int_rn(x) : (1 << 30) - 1;
+    }
+
+    // Whether a root there is right to a digit more than a float has: not where tau goes through 0 and an end is far.
+    __device__ bool reaches(double t) const { return Greatest()(t < 0.0 ? -t : t, 1.0) >= finest; }
+};
+
+__device__ __forceinline__ long long sum_warp(long long x) {
+    // Not negative, and less than 2⁵³.
+    const unsigned low = __reduce_add_sync(FULL_WARP, static_cast<unsigned>(x) & 0x7ffffff);
+    return static_cast<long long>(__reduce_add_sync(FULL_WARP, static_cast<unsigned>(x >> 27))) * (1 << 27) + low;
+}
+
+// f at a t of whole numbers, in units, and how fast it falls there.
+struct WholeTotal {
+    long long sum;
+    int fractional;
+
+    // Adds every STEP-th of some scores, from the first-th on, eight at a time, of which the sum has 32 bits.
+    template <int STEP>
+    __device__ void add(const int* scores, int count, int first, int t, int one) {
+#pragma unroll 1
+        for (int i = first; i < count; i += 8 * STEP) {
+            int total = 0;
+#pragma unroll
+            for (int e = 0; e < 8; ++e) {
+                const int x = i + e * STEP < count ? scores[i + e * STEP] : 0, gate = __viaddmin_s32_relu(x, -t, one);
+                total += gate;
+                fractional += static_cast<unsigned>(gate - 1) < static_cast<unsigned>(one - 1) ? 1 : 0;
+            }
+            sum += total;
+        }
+    }
+};
+
+// A t in [low, high] with f(t) = K, as `root` finds one, to less than a unit: the last step is Newton's.
+template <class Candidates>
+__device__ double whole_root(const Candidates& candidates, int low, int high, int guess) {
+    int t = guess > low && guess < high ? guess : low;
+    bool low_seen = false, high_seen = false;  // f there has been computed
+    for (int step = 1;; ++step) {
+        const WholeTotal at = candidates.total(t);
+        const long long rest = at.sum - static_cast<long long>(K) * candidates.scale.one;
+        if (rest >= 0) low = t, low_seen = true;
+        else high = t, high_seen = true;
+        const float move = __fdividef(static_cast<float>(rest), static_cast<float>(at.fractional));  // ±∞ or NaN where f is flat
+        if (rest == 0 || high - low <= 1 || (-0.5f <= move && move <= 0.5f))
+            return candidates.scale.origin + candidates.scale.unit * (-1.0f <= move && move <= 1.0f ? t + static_cast<double>(move) : t);
+        const int aim = t + __float2int_rn(fminf(fmaxf(move, -0x1p30f), 0x1p30f));
+        if (aim >= high && !high_seen) {
+            t = high, high_seen = true;
+        } else if (aim <= low && !low_seen) {
+            t = low, low_seen = true;
+        } else {
+            t = aim > low && aim < high && step % 8 != 0 ? aim : low + (high - low) / 2;
+        }
+    }
+}
+
 // tau of every query of a chunk, from the states before and after it. It changes only at events: arrivals above tau before
 // the chunk. Of those who arrived earlier most stay fractional, saturated or below all the time, and count by number and
 // sum; the few others, the movers, are copied to shared memory. Warps then find tau after every group of events, and last
@@ -1080,10 +1165,10 @@ constexpr int TAU_GROUPS = CHUNK / 32 > TAU_WARPS ? CHUNK / 32 : TAU_WARPS;
 constexpr int MOVERS = 1024;                         // that a block keeps
 constexpr int UNSTABLE = CHUNK <= 512 ? 544 : 160;   // that a warp keeps, as shared memory allows
 
-// Candidates that stay where they are while t is in a bracket that ends at `high`.
+// Candidates that stay where they are while t is in a bracket.
 struct Stable {
     int saturated, fractional;
-    double sum;  // Σ (u − high) over the fractional
+    double sum;  // Σ (u − high) over the fractional, of the bracket that ends at `high`
     double high;
 
     __device__ void add(double t, Total& total) const {
@@ -1091,38 +1176,28 @@ struct Stable {
         total.saturated += saturated;
         total.fractional += fractional;
     }
-};
 
-// Adds every step-th of some scores, from the first-th on, four loads at a time.
-template <class T>
-__device__ __forceinline__ void add_scores(const T* scores, int count, int first, int step, double t, Total& total) {
-    Total odd = {0.0, 0, 0};
-    int i = first;
-#pragma unroll 1
-    for (; i + 3 * step < count; i += 4 * step) {
-        const double u[4] = {scores[i], scores[i + step], scores[i + 2 * step], scores[i + 3 * step]};
-        total.add(u[0], t);
-        odd.add(u[1], t);
-        total.add(u[2], t);
-        odd.add(u[3], t);
+    // What they add to f at a t of whole numbers, but for its slope.
+    __device__ long long whole(const Scale& scale) const {
+        const double of_fractional = fractional > 0 ? (sum + fractional * (high - scale.origin)) * scale.units : 0.0;
+        return static_cast<long long>(saturated) * scale.one + (of_fractional < 0x1p62 ? __double2ll_rn(of_fractional) : 0);
     }
-#pragma unroll 1
-    for (; i < count; i += step) total.add(scores[i], t);
-    total.add(odd);
-}
+};
 
 // What a block knows of a chunk.
 struct ChunkScores {
     const Arguments& a;
     const Lists& lists;   // arrivals before the chunk,
     Stable stable;        // and what they are between tau before it and after it
-    const float* movers;
-    int moving;           // more than MOVERS: not all are there, and the lists are searched instead
+    float* movers;
+    int moving;           // more than MOVERS: not all are there
     const float* events;  // in time order
+    Scale scale;          // of the whole chunk
+    int *whole_movers, *whole_events;
 };
 
 // Splits those who arrived before the chunk into stable ones and movers.
-__device__ void split_lists(ChunkScores& chunk, double low, double high, float* movers) {
+__device__ void split_lists(ChunkScores& chunk, double low, double high) {
     __shared__ int4 moves[TAU_THREADS / 4];  // [x, y) and [z, w) of a list
     __shared__ int slots[TAU_THREADS / 4];
     const Candidate low_or_high[2] = {least_above(low), least_above(high)};
@@ -1159,8 +1234,11 @@ __device__ void split_lists(ChunkScores& chunk, double low, double high, float* 
                 const Candidate* sorted = chunk.lists.at(chunk.a, base + m).sorted;
                 const int4 r = moves[m];
                 const int first = r.y - r.x, both = first + r.w - r.z;
-                for (int e = threadIdx.x % 32; e < both; e += 32)
-                    movers[slots[m] + e] = score_of(__ldg(&sorted[e < first ? r.x + e : r.z + e - first]));
+                for (int e = threadIdx.x % 32; e < both; e += 32) {
+                    const float u = score_of(__ldg(&sorted[e < first ? r.x + e : r.z + e - first]));
+                    chunk.movers[slots[m] + e] = u;
+                    chunk.whole_movers[slots[m] + e] = chunk.scale.whole(u);
+                }
             }
         }
         __syncthreads();
@@ -1185,7 +1263,7 @@ struct ArrivedCandidates {
         Total sum = {0.0, 0, 0};
         if (chunk.moving <= MOVERS) {
             if (lane == 0) chunk.stable.add(t, sum);
-            add_scores(chunk.movers, chunk.moving, lane, 32, t, sum);
+            for (int i = lane; i < chunk.moving; i += 32) sum.add(chunk.movers[i], t);
         } else {
             const Candidate above = least_above(t), saturated = least_above(t + 1.0);
             for (int i = lane; i < chunk.lists.count; i += 32) {
@@ -1193,44 +1271,78 @@ struct ArrivedCandidates {
                 list.add(list.below(above, 0, list.size), list.below(saturated, 0, list.size), t, sum);
             }
         }
-        add_scores(chunk.events, events, lane, 32, t, sum);
+        for (int i = lane; i < events; i += 32) sum.add(chunk.events[i], t);
         return sum_warp(sum);
     }
 };
 
+// The same of whole numbers.
+struct ArrivedWhole {
+    const ChunkScores& chunk;
+    const Scale& scale;
+    long long of_stable;
+    int events;
+
+    __device__ WholeTotal total(int t) const {
+        const int lane = threadIdx.x % 32;
+        WholeTotal sum = {0, 0};
+        sum.add<32>(chunk.whole_movers, chunk.moving, lane, t, scale.one);
+        sum.add<32>(chunk.whole_events, events, lane, t, scale.one);
+        const int fractional = chunk.stable.fractional;
+        return {sum_warp(sum.sum) + of_stable - static_cast<long long>(fractional) * t, sum_warp(sum.fractional) + fractional};
+    }
+};
+
+// tau after a number of events, between two bounds.
+__device__ double root_after(const ChunkScores& chunk, int events, double low, double high, double guess) {
+    const Scale& scale = chunk.scale;
+    if (chunk.moving <= MOVERS && scale.is_used()) {
+        const ArrivedWhole candidates = {chunk, scale, chunk.stable.whole(scale), events};
+        guess = whole_root(candidates, scale.whole(low), scale.whole(high), scale.whole(guess));
+        if (scale.reaches(guess)) return guess;
+    }
+    return root(ArrivedCandidates{chunk, events}, low, high, guess);
+}
+
 // Whoever has arrived by one event of a group, while tau is in a bracket.
 struct GroupCandidates {
-    Stable stable;
-    const double* scores;  // unstable ones that arrived before the group, then those of the group above low, in time order
-    int count;             // of these by this event
+    const Scale& scale;
+    long long of_stable;
+    int fractional;  // of the stable
+    const int* unstable;  // that arrived before the group,
+    int count;
+    const int* recent;  // and those of the group above low, in time order
+    int arrived;        // of these by this event
 
-    __device__ Total total(double t) const {
-        Total sum = {0.0, 0, 0};
-        stable.add(t, sum);
-        add_scores(scores, count, 0, 1, t, sum);
+    __device__ WholeTotal total(int t) const {
+        WholeTotal sum = {of_stable - static_cast<long long>(fractional) * t, fractional};
+        sum.add<1>(unstable, count, 0, t, scale.one);
+        sum.add<1>(recent, arrived, 0, t, scale.one);
         return sum;
     }
 };
 
 // Splits those who arrived before a group into stable and unstable ones; every lane gets the same. Returns how many are
-// unstable; more than UNSTABLE are not all written.
-__device__ int split(const ChunkScores& chunk, int events, double low, double high, Stable& stable, double* unstable) {
-    if (chunk.moving > MOVERS) return UNSTABLE + 1;
+// unstable, of which the whole numbers are written; more than UNSTABLE are not all there.
+__device__ int split(const ChunkScores& chunk, int events, const Scale& scale, double low, double high, Stable& stable, int* unstable) {
     const int lane = threadIdx.x % 32;
     int saturated = 0, fractional = 0, next = 0;
     double sum = 0.0;
+    // A float is above one of these if it is above what this is rounded from.
+    const float above_low = __double2float_rd(low), above_high = __double2float_rd(high);
+    const float above_low_1 = __double2float_rd(low + 1.0), above_high_1 = __double2float_rd(high + 1.0);
     const auto divide = [&](const float* scores, int count) {
         for (int base = 0; base < count && next <= UNSTABLE; base += 32) {
-            const double u = base + lane < count ? scores[base + lane] : -INFINITY_F;
-            const bool sits = u > high + 1.0, stays = !sits && u > high && u <= low + 1.0;
-            const bool moves = u > low && !sits && !stays;
+            const float u = base + lane < count ? scores[base + lane] : -INFINITY_F;
+            const bool sits = u > above_high_1, stays = !sits && u > above_high && !(u > above_low_1);
+            const bool moves = u > above_low && !sits && !stays;
             saturated += sits ? 1 : 0;
             fractional += stays ? 1 : 0;
             sum += stays ? u - high : 0.0;
             const unsigned lanes = __ballot_sync(FULL_WARP, moves);
             const int slot = next + __popc(lanes & ((1u << lane) - 1));
             next += __popc(lanes);
-            if (moves && next <= UNSTABLE) unstable[slot] = u;
+            if (moves && next <= UNSTABLE) unstable[slot] = scale.whole(u);
         }
     };
     divide(chunk.movers, chunk.moving);
@@ -1240,38 +1352,44 @@ __device__ int split(const ChunkScores& chunk, int events, double low, double hi
     stable.fractional = s.fractional + sum_warp(fractional);
     stable.sum = sum_warp(sum) + (s.fractional > 0 ? s.sum + s.fractional * (s.high - high) : 0.0);
     stable.high = high;
-    __syncwarp();
     return next;
 }
 
 // A root after every event of a group, one to a lane, between those before and after the group.
-__device__ double root_in_group(const ChunkScores& chunk, int before, int end, bool known, double low, double high,
-                                double* unstable) {
+__device__ double root_in_group(const ChunkScores& chunk, int before, int end, bool known, double low, double high, int* unstable) {
     const int lane = threadIdx.x % 32;
     const float score = before + lane < end ? chunk.events[before + lane] : -INFINITY_F;
     const unsigned known_lanes = __ballot_sync(FULL_WARP, known), recent = __ballot_sync(FULL_WARP, score > low);
     if (known_lanes == 0) return -INFINITY_F;
     if (!(low < high) || recent == 0) return known ? high : -INFINITY_F;  // nobody moves it
-    const double step = (high - low) / (end - before);
-    GroupCandidates candidates = {{}, unstable, 0};
-    const int count = split(chunk, before, low, high, candidates.stable, unstable);
-    double tau = -INFINITY_F;
-    if (count <= UNSTABLE) {
-        const unsigned earlier = recent & ((1u << lane) - 1), arrives = recent >> lane & 1;
-        if (arrives) unstable[count + __popc(earlier)] = score;
-        candidates.count = count + __popc(earlier) + arrives;
-        __syncwarp();
-        if (known) tau = recent >> lane < 2 ? high  // nobody moves it later in the group
-                                            : root(candidates, low, high, low + step * (lane + 1));
-    } else {
-        // Too many to go over for every lane: one event after another, by all lanes.
-        for (int e = __ffs(known_lanes) - 1; e < end - before; ++e) {
-            const double t = root(ArrivedCandidates{chunk, before + e + 1}, low, high, low + step * (e + 1));
-            if (lane == e) tau = t;
+    const bool moves = known && recent >> lane >= 2;                       // and later in the group
+    const double step = __fdividef(static_cast<float>(high - low), static_cast<float>(end - before));
+    double tau = moves ? low + step * (lane + 1) : known ? high : -INFINITY_F;  // a guess, where it moves
+    bool found = !moves;
+    const Scale scale(low, high);
+    if (chunk.moving <= MOVERS && scale.is_used()) {
+        Stable stable;
+        const int count = split(chunk, before, scale, low, high, stable, unstable);
+        if (count <= UNSTABLE) {
+            const int earlier = __popc(recent & ((1u << lane) - 1)), arrives = recent >> lane & 1;
+            if (arrives) unstable[UNSTABLE + earlier] = scale.whole(score);
+            __syncwarp();
+            if (moves) {
+                const GroupCandidates candidates = {scale, stable.whole(scale), stable.fractional, unstable, count,
+                                                    unstable + UNSTABLE, earlier + arrives};
+                tau = whole_root(candidates, 0, scale.whole(high), scale.whole(tau));
+                found = scale.reaches(tau);
+            }
         }
+        __syncwarp();  // unstable has been read
     }
-    __syncwarp();  // unstable has been read
-    return Least()(tau, high);
+    // Too many to go over for every lane, or too far apart for whole numbers: one event after another, by all lanes.
+    for (unsigned left = __ballot_sync(FULL_WARP, !found); left != 0; left &= left - 1) {
+        const int e = __ffs(left) - 1;
+        const double t = root(ArrivedCandidates{chunk, before + e + 1}, low, high, __shfl_sync(FULL_WARP, tau, e));
+        if (lane == e) tau = t;
+    }
+    return known ? Least()(tau, high) : tau;
 }
 
 // Below tau of any query of a chunk before which there was none: all that have arrived when it begins count 1 there.
@@ -1295,15 +1413,16 @@ __device__ double tau_before(const Arguments& a, long long bound, int chunk) {
     return greatest;
 }
 
-// Blocks of a multiprocessor. 80 registers are too few for short chunks and before sm_90, and from sm_120 on shared memory is.
-constexpr int TAU_BLOCKS = CHUNK >= 512 && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200 ? 3 : 2;
+// Blocks of a multiprocessor. 80 registers are too few for short and for long chunks and before sm_90.
+constexpr int TAU_BLOCKS = 512 <= CHUNK && CHUNK <= 1024 && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200 ? 3 : 2;
 
 extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(const __grid_constant__ Arguments a) {
     __shared__ float events[CHUNK];
     __shared__ unsigned short event_query[CHUNK];  // of the chunk
     __shared__ double tau_after[TAU_GROUPS];
     __shared__ float movers[MOVERS];
-    __shared__ double unstable[TAU_WARPS][UNSTABLE + 32];
+    __shared__ int whole_events[CHUNK], whole_movers[MOVERS];
+    __shared__ int unstable[TAU_WARPS][UNSTABLE + 32];
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -1337,18 +1456,23 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
         event_query[slot[e]] = static_cast<unsigned short>(e * TAU_THREADS + threadIdx.x);
     }
     const Lists lists(a, s, g, chunk);
-    ChunkScores scores = {a, lists, {}, movers, 0, events};
-    split_lists(scores, before, after, movers);
-
-    // As many groups as warps, but of at most 32 events. tau is −inf until K + 1 have arrived; until then all are events.
-    const int share = (count + TAU_WARPS - 1) / TAU_WARPS, size = share < 32 ? share : 32;
+    // tau is −inf until K + 1 have arrived; until then all are events.
     const int arrived = before > -INFINITY_F ? K + 1 : chunk > 0 ? a.bound_arrived[bound - 1] : 0;
+    __syncthreads();
     const double lowest = before > -INFINITY_F ? before : below_all(a, lists, events, Least()(count, K + 1 - arrived));
+    ChunkScores scores = {a, lists, {}, movers, 0, events, Scale(lowest, after), whole_movers, whole_events};
+#pragma unroll
+    for (int e = 0; e < TAU_SHARE; ++e)
+        if (is_event[e]) whole_events[slot[e]] = scores.scale.whole(score[e]);
+    split_lists(scores, lowest, after);
+
+    // As many groups as warps, but of at most 32 events.
+    const int share = (count + TAU_WARPS - 1) / TAU_WARPS, size = share < 32 ? share : 32;
     for (int group = warp; group * size < count; group += TAU_WARPS) {
         const int end = Least()((group + 1) * size, count);
         double t = after;
         if (arrived + end <= K) t = -INFINITY_F;
-        else if (end < count) t = root(ArrivedCandidates{scores, end}, lowest, after, lowest + (after - lowest) * end / count);
+        else if (end < count) t = root_after(scores, end, lowest, after, lowest + (after - lowest) * end / count);
         if (lane == 0) tau_after[group] = t;
     }
     __syncthreads();

@@ -35,8 +35,7 @@ constexpr int KEYS_LOADING_REGISTERS = 56;
 constexpr int KEYS_COMPUTING_REGISTERS = 224;
 constexpr int STREAM = 64;  // rows of a streamed tile of the key sweep
 constexpr int STREAMED = 4;  // of them in flight
-constexpr bool ROWS_IN_TURN = false;  // read when the ones before are done with
-constexpr bool COLUMNS_IN_TURN = false;  // the same of columns of the row sweep
+constexpr bool COLUMNS_IN_TURN = false;  // whose halves of a tile are read in turn
 constexpr int ROWS_SHARED = 205824;  // bytes of a block
 constexpr int KEYS_SHARED = 203776;  // bytes of a block
 constexpr int SLICE = 128;  // columns of d_k and d_v that a block accumulates
@@ -535,6 +534,15 @@ __device__ __forceinline__ bool find_tile(const Arguments& a, int block_id, int 
     return true;
 }
 
+// Tile number n, in the order in which they are worked on: later positions first, whose queries see most keys, so that short
+// tiles are left for the end, and all key-value heads at the same positions, since all rows of the batch see as many there.
+template <class Shape>
+__device__ __forceinline__ bool find_tile_in_order(const Arguments& a, unsigned n, Tile& tile) {
+    const unsigned heads = static_cast<unsigned>(a.hkv), rows = static_cast<unsigned>(a.rows), place = n / heads;
+    const int from_end = a.cu_seqlens == nullptr ? place % rows * blocks_of_row<Shape::POSITIONS>(a) + place / rows : place;
+    return find_tile<Shape>(a, block_count<Shape::POSITIONS>(a) - 1 - from_end, n % heads, tile);
+}
+
 // The position of a row, whether or not it exists.
 template <class Shape>
 __device__ __forceinline__ int row_position(const Tile& tile, int row) { return tile.from + row / Shape::HEADS; }
@@ -889,11 +897,11 @@ __device__ __forceinline__ int piece_place(int n) {
     }
 }
 
-// Starts copying the vectors of the warp's rows of a tile, `own` being where that of the lane's own row starts, in units of 16
-// bytes from `tensor`: 32 bits reach over 64 GB. BATCH vectors are exchanged before their copies start, so that the
-// exchanges overlap.
+// Starts copying the vectors of the warp's rows of a tile, `own` being where that of a row starts, in units of 16 bytes from
+// `tensor`: 32 bits reach over 64 GB. Lane `first` has the first row, and those after it the others. BATCH vectors are
+// exchanged before their copies start, so that the exchanges overlap.
 template <int ROWS, int BATCH>
-__device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsigned own) {
+__device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsigned own, int first = 0) {
     constexpr int AT_ONCE = COPIES<ROWS> < BATCH ? COPIES<ROWS> : COPIES<ROWS> % BATCH == 0 ? BATCH : 1;
     constexpr bool SAME_PIECE = 32 % PIECES == 0;
     // Addresses of bytes, from a base that the compiler does not take apart: one product with an addition each.
@@ -904,7 +912,7 @@ __device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsig
     for (int n = 0; n < COPIES<ROWS>; n += AT_ONCE) {
         unsigned vectors[AT_ONCE];
 #pragma unroll
-        for (int e = 0; e < AT_ONCE; ++e) vectors[e] = __shfl_sync(~0u, own, piece_row<ROWS>(n + e));
+        for (int e = 0; e < AT_ONCE; ++e) vectors[e] = __shfl_sync(~0u, own, first + piece_row<ROWS>(n + e));
 #pragma unroll
         for (int e = 0; e < AT_ONCE; ++e) {
             if (!has_piece<ROWS>(n + e)) continue;
@@ -1091,7 +1099,7 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
         Tile tile;
         long long id;
         do id = take_next(a.taken, shared.next);
-        while (id < blocks * a.hkv && !find_tile<RowTile>(a, id % blocks, id / blocks, tile));
+        while (id < blocks * a.hkv && !find_tile_in_order<RowTile>(a, id, tile));
         if (id >= blocks * a.hkv) {
             shared.headers_empty[taken % HEADERS].wait(empty_parity<HEADERS>(taken));
             shared.headers[taken % HEADERS].tiles = -1;
@@ -1131,6 +1139,9 @@ struct RowSums {
     float sums[2][ROW_SUMS + 1];
 };
 
+// Columns whose pairs are worked on at once, so that they hide what each waits for, where there are registers for that.
+constexpr int AT_ONCE = ROWS_HELD > 0 ? 8 : 32;
+
 // Products of vectors become weights of the keys; sums grow.
 template <Kind KIND>
 __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries, const StreamedColumns& columns,
@@ -1141,10 +1152,10 @@ __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries,
     int at = lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < TILE_KV / 8; ++n) {
-        // Keeps the compiler from reading the data of all columns ahead, into registers that there are not.
-        __syncwarp();
-        // As in the key sweep, with the columns before last: the sweep has more registers.
-        if (COLUMNS_IN_TURN && n > 1) at |= __float_as_int(scores[n - 2][3]) & none;
+        // Keeps the compiler from reading the data of all columns ahead, into registers that there are not. Where pairs take many
+        // instructions it would still work on most of them at once: there, where columns are follows from a result before.
+        if (8 * n % AT_ONCE == 0) __syncwarp();
+        if (COLUMNS_IN_TURN && n > 0 && 8 * n % AT_ONCE == 0) at |= __float_as_int(scores[n - 2][3]) & none;
         Column c[2];
         columns.read(8 * n + at, c);
 #pragma unroll
@@ -1666,15 +1677,11 @@ template <bool SELECTED, bool FULL>
 __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys, const StreamedRows& rows,
                                            float (&scores)[STREAM / 8][4], float (&products)[STREAM / 8][4], KeyGradients<1>& sums,
                                            int lane) {
-    int at = lane % 4 * 2;
-    // A position is not negative, which the compiler does not know of one that it reads.
-    const int none = ROWS_IN_TURN ? rows.from[0] >> 31 : 0;
+    const int at = lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < STREAM / 8; ++n) {
-        // Keeps the compiler from reading the data of all rows ahead, into registers that there are not. Where pairs take many
-        // instructions it would still work on most of them at once: there, where rows are follows from the result before.
-        __syncwarp();
-        if (ROWS_IN_TURN && n > 0) at |= __float_as_int(scores[n - 1][3]) & none;
+        // Keeps the compiler from reading the data of more than 32 rows ahead, into registers that there are not.
+        if (n % 4 == 0) __syncwarp();
         Row r[2];
         rows.read(8 * n + at, r);
 #pragma unroll

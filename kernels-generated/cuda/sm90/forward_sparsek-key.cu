@@ -549,6 +549,15 @@ __device__ __forceinline__ bool find_tile(const Arguments& a, int block_id, int 
     return true;
 }
 
+// Tile number n, in the order in which they are worked on: later positions first, whose queries see most keys, so that short
+// tiles are left for the end, and all key-value heads at the same positions, since all rows of the batch see as many there.
+template <class Shape>
+__device__ __forceinline__ bool find_tile_in_order(const Arguments& a, unsigned n, Tile& tile) {
+    const unsigned heads = static_cast<unsigned>(a.hkv), rows = static_cast<unsigned>(a.rows), place = n / heads;
+    const int from_end = a.cu_seqlens == nullptr ? place % rows * blocks_of_row<Shape::POSITIONS>(a) + place / rows : place;
+    return find_tile<Shape>(a, block_count<Shape::POSITIONS>(a) - 1 - from_end, n % heads, tile);
+}
+
 // The position of a row, whether or not it exists.
 template <class Shape>
 __device__ __forceinline__ int row_position(const Tile& tile, int row) { return tile.from + row / Shape::HEADS; }
@@ -1040,11 +1049,11 @@ __device__ __forceinline__ int piece_place(int n) {
     }
 }
 
-// Starts copying the vectors of the warp's rows of a tile, `own` being where that of the lane's own row starts, in units of 16
-// bytes from `tensor`: 32 bits reach over 64 GB. BATCH vectors are exchanged before their copies start, so that the
-// exchanges overlap.
+// Starts copying the vectors of the warp's rows of a tile, `own` being where that of a row starts, in units of 16 bytes from
+// `tensor`: 32 bits reach over 64 GB. Lane `first` has the first row, and those after it the others. BATCH vectors are
+// exchanged before their copies start, so that the exchanges overlap.
 template <int ROWS, int BATCH>
-__device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsigned own) {
+__device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsigned own, int first = 0) {
     constexpr int AT_ONCE = COPIES<ROWS> < BATCH ? COPIES<ROWS> : COPIES<ROWS> % BATCH == 0 ? BATCH : 1;
     constexpr bool SAME_PIECE = 32 % PIECES == 0;
     // Addresses of bytes, from a base that the compiler does not take apart: one product with an addition each.
@@ -1055,7 +1064,7 @@ __device__ __forceinline__ void copy_vectors(elem* to, const elem* tensor, unsig
     for (int n = 0; n < COPIES<ROWS>; n += AT_ONCE) {
         unsigned vectors[AT_ONCE];
 #pragma unroll
-        for (int e = 0; e < AT_ONCE; ++e) vectors[e] = __shfl_sync(~0u, own, piece_row<ROWS>(n + e));
+        for (int e = 0; e < AT_ONCE; ++e) vectors[e] = __shfl_sync(~0u, own, first + piece_row<ROWS>(n + e));
 #pragma unroll
         for (int e = 0; e < AT_ONCE; ++e) {
             if (!has_piece<ROWS>(n + e)) continue;
@@ -1154,7 +1163,6 @@ __device__ __forceinline__ int tile_steps(int columns) { return max(1, (columns 
 // a tile of queries on to the first of the next.
 constexpr int ROWS_OF_LOADER = (TILE_Q + LOADING - 1) / LOADING;  // whose values one loading thread reads
 constexpr int HEADERS = QUERY_BUFFERS + 1;  // of tiles of queries: a tile is stored after its queries are free
-constexpr int SLOTS = STAGES + 1;    // of keys' data; STAGES would do, since both are free when a tile's weights are made
 
 // What computing warps are told of a tile of queries.
 struct Header {
@@ -1169,7 +1177,7 @@ struct Shared {
     alignas(1024) elem v[STAGES][TILE_KV * D];
     Barrier q_full[QUERY_BUFFERS], q_empty[QUERY_BUFFERS];
     Barrier k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
-    StreamedColumns columns[SLOTS];
+    StreamedColumns columns[STAGES];
     Header headers[HEADERS];
     Row rows[QUERY_BUFFERS][TILE_Q];
 };
@@ -1205,7 +1213,6 @@ struct Loaded {
     Ring<QUERY_BUFFERS> queries;
     Ring<HEADERS> headers;
     Ring<STAGES> keys, values;
-    Ring<SLOTS> columns;
 };
 
 // Tells the computing warps of the next tile of queries.
@@ -1224,12 +1231,13 @@ __device__ __forceinline__ void announce(const Arguments& a, const Tile& tile, c
 }
 
 // Announces one tile of queries and copies its keys, tile by tile, and the values one tile after them, since they are needed
-// later. A key is looked up two tiles before it is copied and its data are read one tile before, so that no step waits
-// for either; the first keys are copied before the queries, which wait for the tile of queries before. Columns without a
-// key get any: they are masked.
+// later. Every lane looks up one key, which is those of TOGETHER tiles at a time: two groups of tiles before a key is copied, and
+// its data one group before, so that no step waits for either. The first keys are copied before the queries, which wait for the
+// tile of queries before. Columns without a key get any: they are masked.
 __device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, Shared& shared, Loaded& at, int own) {
-    int column;
-    const bool has_column = own_row<TILE_KV>(column);
+    constexpr int TOGETHER = 32 / SHARE<TILE_KV>;
+    const int lane = own % 32, own_tile = lane / SHARE<TILE_KV>, column = own / 32 * SHARE<TILE_KV> + lane % SHARE<TILE_KV>;
+    const int ahead = own_tile * TILE_KV + column;
     const TileColumns all = tile_columns(a, tile);
     const Uniform x = load_uniform(a, tile.s, tile.g);
     const Vectors keys(a.k, a.k_batch, a.k_position, a.k_head, tile.s, 0), values(a.v, a.v_batch, a.v_position, a.v_head, tile.s, 0);
@@ -1238,42 +1246,47 @@ __device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, 
     for (int n = 0; n < ROWS_OF_LOADER; ++n) rows[n] = load_row<RowTile>(a, x, tile, own + n * LOADING);
     const int tiles = tile_steps(all.total);
     bool window = false, next_window = false;
-    int j = column_key(all, column, window), next = column_key(all, TILE_KV + column, next_window), key_before = 0;
+    int j = column_key(all, ahead, window), next = column_key(all, TOGETHER * TILE_KV + ahead, next_window);
+    unsigned own_value = 0;
     Column c = load_column(a, x, tile, j, window);
 #pragma unroll 1
-    for (int t = 0; t <= tiles; ++t) {
+    for (int from = 0; from <= tiles; from += TOGETHER) {
+        const Column own_column = c;
         const int key = j < 0 ? tile.from : j;
-        if (t < tiles) {
-            const Column own_column = c;
-            j = next, window = next_window;
-            c = load_column(a, x, tile, j, window);
-            next = column_key(all, (t + 2) * TILE_KV + column, next_window);
-            shared.k_empty[at.keys.slot].wait(at.keys.parity ^ 1);
-            copy_vectors<TILE_KV, 8>(shared.k[at.keys.slot], keys.start, keys.of(key, tile.g));
-            shared.k_full[at.keys.slot].arrive_when_copied();
-            if (has_column) shared.columns[at.columns.slot].write(column, own_column);
-            shared.k_full[at.keys.slot].arrive();
-            at.keys.advance(), at.columns.advance();
+        const unsigned own_key = keys.of(key, tile.g), value_before = own_value;
+        own_value = values.of(key, tile.g);
+        j = next, window = next_window;
+        c = load_column(a, x, tile, j, window);
+        next = column_key(all, (from + 2 * TOGETHER) * TILE_KV + ahead, next_window);
+#pragma unroll
+        for (int e = 0; e < TOGETHER; ++e) {
+            if (from + e < tiles) {
+                shared.k_empty[at.keys.slot].wait(at.keys.parity ^ 1);
+                copy_vectors<TILE_KV, 8>(shared.k[at.keys.slot], keys.start, own_key, e * SHARE<TILE_KV>);
+                shared.k_full[at.keys.slot].arrive_when_copied();
+                if (own_tile == e) shared.columns[at.keys.slot].write(column, own_column);
+                shared.k_full[at.keys.slot].arrive();
+                at.keys.advance();
+            }
+            if (e == 0 && from == 0) {
+                announce(a, tile, all, rows, shared, at, own);
+            } else if (from + e <= tiles) {
+                shared.v_empty[at.values.slot].wait(at.values.parity ^ 1);
+                copy_vectors<TILE_KV, 8>(shared.v[at.values.slot], values.start, e > 0 ? own_value : value_before,
+                                         (e + TOGETHER - 1) % TOGETHER * SHARE<TILE_KV>);
+                shared.v_full[at.values.slot].arrive_when_copied();
+                at.values.advance();
+            }
         }
-        if (t == 0) {
-            announce(a, tile, all, rows, shared, at, own);
-        } else {
-            shared.v_empty[at.values.slot].wait(at.values.parity ^ 1);
-            copy_vectors<TILE_KV, 8>(shared.v[at.values.slot], values.start, values.of(key_before, tile.g));
-            shared.v_full[at.values.slot].arrive_when_copied();
-            at.values.advance();
-        }
-        key_before = key;
     }
 }
 
 __device__ __forceinline__ void load_tiles(const Arguments& a, Shared& shared) {
     const int own = threadIdx.x % LOADING, blocks = block_count<POSITIONS>(a);
     Loaded at;
-    // Tiles of one key-value head side by side, so that blocks that run together read the same keys.
-    for (unsigned id = blockIdx.x; id < blocks * static_cast<unsigned>(a.hkv); id += gridDim.x) {
+    for (unsigned n = blockIdx.x; n < blocks * static_cast<unsigned>(a.hkv); n += gridDim.x) {
         Tile tile;
-        if (find_tile<RowTile>(a, id % blocks, id / blocks, tile)) load_tile(a, tile, shared, at, own);
+        if (find_tile_in_order<RowTile>(a, n, tile)) load_tile(a, tile, shared, at, own);
     }
     const unsigned slot = at.queries.slot;
     shared.q_empty[slot].wait(at.queries.parity ^ 1);
@@ -1336,7 +1349,6 @@ struct Work {
     Ring<QUERY_BUFFERS> queries;
     Ring<HEADERS> headers;
     Ring<STAGES> keys, values;
-    Ring<SLOTS> columns;
     int row;  // the warp's first one
 };
 
@@ -1401,7 +1413,7 @@ __device__ __forceinline__ Kind kind_of(int full, int windowed, int t) { return 
 template <bool ANEW>
 __device__ __forceinline__ bool weigh_kind(const Uniform& x, Work& work, Shared& shared, Kind kind, float (&scores)[1][TILE_KV / 8][4],
                                            float (&shrink)[1][2], int lane) {
-    const StreamedColumns& columns = shared.columns[work.columns.slot];
+    const StreamedColumns& columns = shared.columns[work.keys.slot];
     if (kind == FULL) return weigh<FULL, ANEW, TILE_KV>(x, work, columns, scores, shrink, lane);
     if (kind == WINDOWED) return weigh<WINDOWED, ANEW, TILE_KV>(x, work, columns, scores, shrink, lane);
     return weigh<MASKED, ANEW, TILE_KV>(x, work, columns, scores, shrink, lane);
@@ -1420,10 +1432,10 @@ __device__ __forceinline__ void weigh_anew(const Uniform& x, Work& work, Shared&
         products_again(q, keys, scores, lane);
     }
     float shrink[1][2];
-    if (weigh<MASKED, true, TILE_KV>(x, work, shared.columns[work.columns.slot], scores, shrink, lane)) work.softmax.rescale(work.o, shrink);
+    if (weigh<MASKED, true, TILE_KV>(x, work, shared.columns[work.keys.slot], scores, shrink, lane)) work.softmax.rescale(work.o, shrink);
 }
 
-// Keys and queries that scores were made of are done with.
+// Keys, with their data, and queries that scores were made of are done with.
 __device__ __forceinline__ void release_keys(Work& work, Shared& shared, bool last) {
     shared.k_empty[work.keys.slot].arrive();
     if (!QUERIES_IN_REGISTERS && last) shared.q_empty[work.queries.slot].arrive();
@@ -1443,7 +1455,7 @@ template <int COLUMNS>
 __device__ __forceinline__ void end_tile(Work& work, Shared& shared, const float (&scores)[1][COLUMNS / 8][4], bool last) {
     release_keys(work, shared, last);
     round_weights<COLUMNS>(work.weights, scores[0]);
-    work.keys.advance(), work.columns.advance();
+    work.keys.advance();
 }
 
 // One tile of keys but the first; its softmax is worked on under the products of the one before.
@@ -1466,7 +1478,7 @@ __device__ __forceinline__ void attend(const Uniform& x, Work& work, Shared& sha
 __device__ __forceinline__ void attend_half(const Uniform& x, Work& work, Shared& shared, int lane) {
     float scores[1][TILE_KV / 16][4], shrink[1][2];
     queue_tile<TILE_KV / 2>(work, shared, scores);
-    const bool shrinks = weigh<MASKED, true, TILE_KV / 2>(x, work, shared.columns[work.columns.slot], scores, shrink, lane);
+    const bool shrinks = weigh<MASKED, true, TILE_KV / 2>(x, work, shared.columns[work.keys.slot], scores, shrink, lane);
     wait_products<0>();
     release_values(work, shared);
     if (shrinks) work.softmax.rescale(work.o, shrink);
