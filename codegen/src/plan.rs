@@ -179,6 +179,7 @@ pub(crate) struct Values {
     pub(crate) uniform_lines: Vec<String>,
 
     pub(crate) has_topk: bool,
+    pub(crate) plan_by_lists: bool,
     pub(crate) score_load: String,
     pub(crate) has_score_expression: bool,
     pub(crate) score: String,

@@ -60,7 +60,9 @@ pub(crate) fn lower(
     {
         scores(&mut b, &e, gate.score)?;
     }
-    b.add(TopK::of(problem, schedule).plan()?);
+    let topk = TopK::of(problem, schedule);
+    b.values.plan_by_lists = topk.has_lists();
+    b.add(topk.plan()?);
     Ok(b.finish())
 }
 

@@ -74,23 +74,18 @@ impl TopK {
     pub(crate) fn plan(&self) -> Result<Step, Error> {
         self.check_chunk()?;
         let chunk = u64::from(self.chunk);
-        let merged = u64::from(self.merged());
-        let (chunks, merges) = (Factor::Blocks(chunk), Factor::Blocks(merged));
-        // Only what others follow is merged.
-        let followed = Factor::BlocksOfMany(merged);
+        let (chunks, hkv) = (Factor::Blocks(chunk), Factor::Hkv);
         let mut buffers = self.chunk_lists();
         if self.k.is_none() {
             return Ok((buffers, vec![launch("plan_sinks", chunks, 256, 0)]));
         }
-        // Prefix sums are one more than what they sum up, and one that keeps the lists aligned.
-        let (hkv, prefixes) = (Factor::Hkv, |size: u64| Factor::Literal(size + 2));
-        let sorted = |name, blocks, size| scratch(name, Scalar::U64, &[hkv, blocks, size]);
-        let prefix = |name, blocks, size| scratch(name, Scalar::F64, &[hkv, blocks, size]);
+        let mut launches = Vec::new();
+        if self.has_lists() {
+            let (lists, sorting) = self.lists()?;
+            buffers.extend(lists);
+            launches.extend(sorting);
+        }
         buffers.extend([
-            sorted("sorted", chunks, Factor::Literal(chunk)),
-            prefix("prefix", chunks, prefixes(chunk)),
-            sorted("merged_sorted", merges, Factor::Literal(merged)),
-            prefix("merged_prefix", merges, prefixes(merged)),
             scratch("bound_kth", Scalar::U64, &[hkv, chunks]),
             scratch("bound_tau", Scalar::F64, &[hkv, chunks]),
             scratch("bound_arrived", Scalar::I32, &[hkv, chunks]),
@@ -98,15 +93,36 @@ impl TopK {
         ]);
         // The members of a chunk: the best before it, as many as threads sort, and its arrivals with
         // the scores, queries and indices of those who leave.
-        let threads = if self.chunk <= 256 { self.chunk } else { (self.chunk / 4).min(512) };
+        let threads = if self.has_lists() { (self.chunk / 4).min(512) } else { self.chunk };
         let kept = u64::from(self.kept().max(threads).next_power_of_two());
         let members = self.fits("plan", 8 * kept + 14 * chunk)?;
-        let launches = vec![
-            launch("plan_sort", chunks, (self.chunk / 2).min(1024), 0),
-            launch("plan_merge", followed, self.merged() / 8, self.fits("plan", 8 * merged)?),
-            launch("plan_bounds", chunks, if self.chunk <= 256 { 128 } else { 32 }, 0),
+        launches.extend([
+            launch("plan_bounds", chunks, if self.has_lists() { 32 } else { 256 }, 0),
             launch("plan_expiry", chunks, threads, members),
             launch("plan_tau", chunks, self.chunk.min(256), 0),
+        ]);
+        Ok((buffers, launches))
+    }
+
+    /// Sorted lists of arrivals, those of every chunk and those of `MERGED`.
+    fn lists(&self) -> Result<Step, Error> {
+        let (chunk, merged, hkv) = (u64::from(self.chunk), u64::from(MERGED), Factor::Hkv);
+        let (chunks, merges) = (Factor::Blocks(chunk), Factor::Blocks(merged));
+        // Only what others follow is merged.
+        let followed = Factor::BlocksOfMany(merged);
+        // Prefix sums are one more than what they sum up, and one that keeps the lists aligned.
+        let prefixes = |size: u64| Factor::Literal(size + 2);
+        let sorted = |name, blocks, size| scratch(name, Scalar::U64, &[hkv, blocks, size]);
+        let prefix = |name, blocks, size| scratch(name, Scalar::F64, &[hkv, blocks, size]);
+        let buffers = vec![
+            sorted("sorted", chunks, Factor::Literal(chunk)),
+            prefix("prefix", chunks, prefixes(chunk)),
+            sorted("merged_sorted", merges, Factor::Literal(merged)),
+            prefix("merged_prefix", merges, prefixes(merged)),
+        ];
+        let launches = vec![
+            launch("plan_sort", chunks, (self.chunk / 2).min(1024), 0),
+            launch("plan_merge", followed, MERGED / 8, self.fits("plan", 8 * merged)?),
         ];
         Ok((buffers, launches))
     }
@@ -178,9 +194,10 @@ impl TopK {
         self.k.unwrap_or(0)
     }
 
-    /// Positions of a merged list, `MERGED` of the templates.
-    fn merged(&self) -> u32 {
-        (32 * self.chunk).min(MERGED)
+    /// Whether the plan searches sorted lists of scores. Short chunks are for short sequences, of which
+    /// every block goes over all scores.
+    pub(crate) fn has_lists(&self) -> bool {
+        self.chunk > 256
     }
 
     fn check_chunk(&self) -> Result<(), Error> {

@@ -36,37 +36,6 @@ struct Members {
     }
 };
 
-// The candidates of the lists from `least` on; returns how many.
-__device__ int gather(const Arguments& a, const Lists& lists, Candidate least, Candidate* to) {
-    __shared__ int from[128], slot[128];
-    int next = 0, lanes = 1;  // that look for the bound in a list
-    while (lanes < 8 && 2 * lanes * lists.count <= 128) lanes *= 2;
-    const int batch = 128 / lanes;
-    for (int base = 0; base < lists.count; base += batch) {
-        const int l = threadIdx.x / lanes, i = base + l;
-        int count = 0, start = 0;
-        if (threadIdx.x < 128) {
-            const List list = i < lists.count ? lists.at(a, i) : List{nullptr, nullptr, 0};
-            start = list.below_by_lanes(least, list.size > K ? list.size - K : 0, lanes);
-            if (threadIdx.x % lanes == 0) count = list.size - start;
-        }
-        int total;
-        const int before = scan_block(count, 0, total, Sum());
-        if (threadIdx.x < 128 && threadIdx.x % lanes == 0) from[l] = start, slot[l] = next + before;
-        next += total;
-        __syncthreads();
-        const int here = lists.count - base < batch ? lists.count - base : batch;
-        for (int l = threadIdx.x / 32; l < here; l += EXPIRY_THREADS / 32) {
-            const List list = lists.at(a, base + l);
-#pragma unroll 4
-            for (int r = from[l] + threadIdx.x % 32; r < list.size; r += 32)
-                to[slot[l] + r - from[l]] = __ldg(&list.sorted[r]);
-        }
-        __syncthreads();
-    }
-    return next;
-}
-
 // The K-th best after a number of arrivals; every lane of a warp gets it. It is the least that is left once all beyond K have
 // gone, found by counting candidates below pivots: the score it would have if scores were spread evenly, and the middle of the
 // candidates as integers, by turns.
@@ -175,18 +144,22 @@ __device__ void write_keys(const Arguments& a, const Sequence& s, int g, int chu
     const long long list = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
     int* keys = a.chunk_keys + list * CHUNK_KEYS;
     int next = write_sinks(a, s, chunk, keys);
-    constexpr int SHARE = K_PADDED / EXPIRY_THREADS;
-    unsigned arrivals[SHARE];
+    if constexpr (GATHERED_IN_ORDER) {
+        for (int i = threadIdx.x; i < m.count; i += EXPIRY_THREADS) keys[next + i] = arrival_of(m.old[i]) - WINDOW;
+    } else {
+        constexpr int SHARE = K_PADDED / EXPIRY_THREADS;
+        unsigned arrivals[SHARE];
 #pragma unroll
-    for (int e = 0; e < SHARE; ++e) {
-        const int i = threadIdx.x * SHARE + e;
-        arrivals[e] = i < m.count ? arrival_of(m.old[i]) : ~0u;
-    }
-    bitonic_sort<K_PADDED>(arrivals, reinterpret_cast<unsigned*>(m.old), 1);
+        for (int e = 0; e < SHARE; ++e) {
+            const int i = threadIdx.x * SHARE + e;
+            arrivals[e] = i < m.count ? arrival_of(m.old[i]) : ~0u;
+        }
+        bitonic_sort<K_PADDED>(arrivals, reinterpret_cast<unsigned*>(m.old), 1);
 #pragma unroll
-    for (int e = 0; e < SHARE; ++e) {
-        const int i = threadIdx.x * SHARE + e;
-        if (i < m.count) keys[next + i] = static_cast<int>(arrivals[e]) - WINDOW;
+        for (int e = 0; e < SHARE; ++e) {
+            const int i = threadIdx.x * SHARE + e;
+            if (i < m.count) keys[next + i] = static_cast<int>(arrivals[e]) - WINDOW;
+        }
     }
     next += m.count;
     bool selected[EXPIRY_SHARE];
@@ -230,7 +203,7 @@ extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 
     m.out = reinterpret_cast<unsigned short*>(m.left + CHUNK);
     m.kth = kth;
     m.leaving = leaving;
-    m.count = gather(a, Lists(a, s, g, chunk), before > 0 ? before : 1, m.old);
+    m.count = gather<EXPIRY_THREADS>(Earlier(a, s, g, chunk), before > 0 ? before : 1, m.old);
     bool above[EXPIRY_SHARE];
     int slot[EXPIRY_SHARE];
 #pragma unroll

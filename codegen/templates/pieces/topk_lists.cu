@@ -1,35 +1,6 @@
-// f(t) = Σ clip(u − t, 0, 1) over candidates: those with u > t + 1 count 1 each, and the others above t, the fractional ones,
-// u − t. By their number f falls as t rises.
-struct Total {
-    double sum;  // of the fractional
-    int saturated, fractional;
-
-    __device__ double f() const { return sum + saturated; }
-    __device__ int above() const { return saturated + fractional; }
-
-    __device__ void add(double u, double t) {
-        const double d = u - t;
-        const bool is_saturated = d > 1.0, is_fractional = d > 0.0 && !is_saturated;
-        if (is_fractional) sum += d;
-        saturated += is_saturated ? 1 : 0;
-        fractional += is_fractional ? 1 : 0;
-    }
-
-    __device__ void add(const Total& x) {
-        sum += x.sum;
-        saturated += x.saturated;
-        fractional += x.fractional;
-    }
-};
-
-// The totals of a warp, the same bits in every lane.
-__device__ __forceinline__ Total sum_warp(const Total& x) {
-    return {sum_warp(x.sum), sum_warp(x.saturated), sum_warp(x.fractional)};
-}
-
 // Sorted lists: every chunk of queries has one of its arrivals, and every MERGED / CHUNK chunks that others follow have one of
 // theirs: merging takes longer than searching a few lists more.
-constexpr int MERGED = CHUNK * 32 < 8192 ? CHUNK * 32 : 8192;
+constexpr int MERGED = 8192;
 
 // Arrivals in ascending order (absent ones, 0, first), and the prefix sums of coordinates x by which sums over a range come
 // out exactly beside outliers: x rises from one candidate to the next by the difference of their scores, but by at most 1.
@@ -110,7 +81,6 @@ struct Lists {
     int merged, count;
     int first_merged, first;  // ids
     int g;
-    const Candidate* copy = nullptr;  // of all lists, one after the other, in shared memory
 
     __device__ Lists(const Arguments& a, const Sequence& s, int g, int chunks) : g(g) {
         constexpr int RATIO = MERGED / CHUNK;
@@ -121,14 +91,7 @@ struct Lists {
     }
 
     __device__ List at(const Arguments& a, int i) const {
-        List list = i < merged ? list_at<MERGED>(a, g, first_merged + i) : list_at<CHUNK>(a, g, first + i - merged);
-        if (copy != nullptr) list.sorted = copy + begin(i);
-        return list;
-    }
-
-    // Candidates in the lists before one.
-    __device__ int begin(int i) const {
-        return Least()(i, merged) * MERGED + Greatest()(i - merged, 0) * CHUNK;
+        return i < merged ? list_at<MERGED>(a, g, first_merged + i) : list_at<CHUNK>(a, g, first + i - merged);
     }
 };
 

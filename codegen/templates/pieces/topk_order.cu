@@ -15,10 +15,11 @@ __device__ __forceinline__ unsigned ordered(float score) {
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-__device__ __forceinline__ float score_of(Candidate c) {
-    const unsigned order = static_cast<unsigned>(c >> 32);
+__device__ __forceinline__ float score_of_order(unsigned order) {
     return __uint_as_float(order & 0x80000000u ? order & 0x7fffffffu : ~order);
 }
+
+__device__ __forceinline__ float score_of(Candidate c) { return score_of_order(static_cast<unsigned>(c >> 32)); }
 
 __device__ __forceinline__ int arrival_of(Candidate c) { return static_cast<int>(~static_cast<unsigned>(c)); }
 
@@ -34,6 +35,16 @@ __device__ __forceinline__ Candidate arriving(const Arguments& a, const Sequence
     const float score = score_at(a, s, g, j);
     if (score != score || score == -INFINITY_F) return 0;
     return static_cast<Candidate>(ordered(score)) << 32 | ~static_cast<unsigned>(t);
+}
+
+// Expiry as far as arrivals alone decide it: a sink is seen to the end, a candidate too until the queries at which it is not
+// among the best are known, and any other key while it is in the window. Of query t: the key that arrives, and its own that
+// never does.
+__device__ __forceinline__ void write_first_expiry(const Arguments& a, const Sequence& s, int g, int t, bool arrives) {
+    if (t >= s.length) return;
+    if (t < SINKS || t >= s.length - WINDOW) a.expiry[position_index(a, s, g, t)] = s.length;
+    const int j = t - WINDOW;
+    if (j >= SINKS) a.expiry[position_index(a, s, g, j)] = arrives ? s.length : t;
 }
 
 struct Sum {
@@ -120,6 +131,15 @@ __device__ __forceinline__ int place_block(const bool (&keep)[SHARE], int (&slot
         next += total;
     }
     return next;
+}
+
+// The state after a chunk: the K-th best candidate (0 while fewer have arrived), tau, the number that have arrived.
+__device__ __forceinline__ void write_state(const Arguments& a, int g, Candidate kth, double tau, int arrived) {
+    const long long index = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
+    a.bound_kth[index] = kth;
+    // Where f is K at more than one t, tau is the greatest of them: the K-th best score less 1.
+    a.bound_tau[index] = arrived > K ? Greatest()(tau, score_of(kth) - 1.0) : tau;
+    a.bound_arrived[index] = arrived;
 }
 
 // Sorts the E consecutive elements that each thread of a block has, ascending over the block, in runs of SIZE. Runs of

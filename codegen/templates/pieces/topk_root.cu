@@ -1,3 +1,32 @@
+// f(t) = Σ clip(u − t, 0, 1) over candidates: those with u > t + 1 count 1 each, and the others above t, the fractional ones,
+// u − t. By their number f falls as t rises.
+struct Total {
+    double sum;  // of the fractional
+    int saturated, fractional;
+
+    __device__ double f() const { return sum + saturated; }
+    __device__ int above() const { return saturated + fractional; }
+
+    __device__ void add(double u, double t) {
+        const double d = u - t;
+        const bool is_saturated = d > 1.0, is_fractional = d > 0.0 && !is_saturated;
+        if (is_fractional) sum += d;
+        saturated += is_saturated ? 1 : 0;
+        fractional += is_fractional ? 1 : 0;
+    }
+
+    __device__ void add(const Total& x) {
+        sum += x.sum;
+        saturated += x.saturated;
+        fractional += x.fractional;
+    }
+};
+
+// The totals of a warp, the same bits in every lane.
+__device__ __forceinline__ Total sum_warp(const Total& x) {
+    return {sum_warp(x.sum), sum_warp(x.saturated), sum_warp(x.fractional)};
+}
+
 // A t with f(t) = K, known to be in [low, high], where f(low) >= K. Where f is K at more than one, exactly K candidates are above
 // t + 1 and nobody is fractional: the largest such t is v − 1, v being the K-th best score. Newton's method from a guess, halving
 // where it leaves the bracket a second time on the same side (an end may be the root), until t is known to 2⁻³⁰ of max(1, |t|). As f

@@ -1,8 +1,7 @@
+// The sorted list of a chunk's arrivals.
 constexpr int SORT_SHARE = CHUNK <= 2048 ? 2 : CHUNK / 1024, SORT_THREADS = CHUNK / SORT_SHARE;
 constexpr int MERGE_SHARE = 8, MERGE_THREADS = MERGED / MERGE_SHARE;
 
-// Expiry as far as arrivals alone decide it: a sink is seen to the end, a candidate too until the queries at which it is not
-// among the best are known, and any other key while it is in the window. Then the sorted list of a chunk's arrivals.
 extern "C" __global__ void __launch_bounds__(SORT_THREADS) plan_sort(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     __shared__ Candidate shared[CHUNK];
@@ -13,11 +12,9 @@ extern "C" __global__ void __launch_bounds__(SORT_THREADS) plan_sort(const __gri
     Candidate x[SORT_SHARE];
 #pragma unroll
     for (int e = 0; e < SORT_SHARE; ++e) {
-        const int t = chunk * CHUNK + e * SORT_THREADS + threadIdx.x, j = t - WINDOW;
+        const int t = chunk * CHUNK + e * SORT_THREADS + threadIdx.x;
         x[e] = arriving(a, s, g, t);
-        // Of the keys of this chunk's positions those that never arrive, and the keys that arrive in this chunk.
-        if (t < s.length && (t < SINKS || t >= s.length - WINDOW)) a.expiry[position_index(a, s, g, t)] = s.length;
-        if (t < s.length && j >= SINKS) a.expiry[position_index(a, s, g, j)] = x[e] != 0 ? s.length : t;
+        write_first_expiry(a, s, g, t, x[e] != 0);
     }
     bitonic_sort<CHUNK>(x, shared, 1);
     write_list(x, shared, list_at<CHUNK>(a, g, blockIdx.x));

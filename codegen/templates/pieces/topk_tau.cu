@@ -9,93 +9,16 @@ constexpr int TAU_GROUPS = CHUNK / 32 > TAU_WARPS ? CHUNK / 32 : TAU_WARPS;
 constexpr int MOVERS = 1024;                         // that a block keeps
 constexpr int UNSTABLE = CHUNK <= 512 ? 544 : 160;   // that a warp keeps, as shared memory allows
 
-// Candidates that stay where they are while t is in a bracket.
-struct Stable {
-    int saturated, fractional;
-    double sum;  // Σ (u − high) over the fractional, of the bracket that ends at `high`
-    double high;
-
-    __device__ void add(double t, Total& total) const {
-        if (fractional > 0) total.sum += sum + fractional * (high - t);
-        total.saturated += saturated;
-        total.fractional += fractional;
-    }
-
-    // What they add to f at a t of whole numbers, but for its slope.
-    __device__ long long whole(const Scale& scale) const {
-        const double of_fractional = fractional > 0 ? (sum + fractional * (high - scale.origin)) * scale.units : 0.0;
-        return static_cast<long long>(saturated) * scale.one + (of_fractional < 0x1p62 ? __double2ll_rn(of_fractional) : 0);
-    }
-};
-
 // What a block knows of a chunk.
 struct ChunkScores {
-    const Arguments& a;
-    const Lists& lists;   // arrivals before the chunk,
-    Stable stable;        // and what they are between tau before it and after it
+    const Earlier& earlier;  // who arrived before it,
+    Stable stable;           // and what they are between tau before it and after it
     float* movers;
-    int moving;           // more than MOVERS: not all are there
-    const float* events;  // in time order
-    Scale scale;          // of the whole chunk
+    int moving;              // more than MOVERS: not all are there
+    const float* events;     // in time order
+    Scale scale;             // of the whole chunk
     int *whole_movers, *whole_events;
 };
-
-// Splits those who arrived before the chunk into stable ones and movers.
-__device__ void split_lists(ChunkScores& chunk, double low, double high) {
-    __shared__ int4 moves[TAU_THREADS / 4];  // [x, y) and [z, w) of a list
-    __shared__ int slots[TAU_THREADS / 4];
-    const Candidate low_or_high[2] = {least_above(low), least_above(high)};
-    const Candidate one_above[2] = {least_above(low + 1.0), least_above(high + 1.0)};
-    // Every list has four bounds to be looked for, each by as many lanes as there are for it.
-    int lanes = 1;
-    while (lanes < 8 && 8 * lanes * chunk.lists.count <= TAU_THREADS) lanes *= 2;
-    const int batch = TAU_THREADS / (4 * lanes), l = threadIdx.x / (4 * lanes);  // lists at a time, and this thread's
-    const int which = threadIdx.x / lanes % 4;
-    const bool leads = threadIdx.x % (4 * lanes) == 0;
-    const Candidate bound = which < 2 ? low_or_high[which] : one_above[which - 2];
-    Total mine = {0.0, 0, 0};  // of the stable, with Σ (u − high)
-    int next = 0;
-    for (int base = 0; base < chunk.lists.count && next <= MOVERS; base += batch) {
-        const int i = base + l;
-        const List list = i < chunk.lists.count ? chunk.lists.at(chunk.a, i) : List{nullptr, nullptr, 0};
-        const int at = list.below_by_lanes(bound, 0, lanes), first_lane = threadIdx.x % 32 / (4 * lanes) * (4 * lanes);
-        int4 p = {__shfl_sync(FULL_WARP, at, first_lane), __shfl_sync(FULL_WARP, at, first_lane + lanes),
-                  __shfl_sync(FULL_WARP, at, first_lane + 2 * lanes), __shfl_sync(FULL_WARP, at, first_lane + 3 * lanes)};
-        if (p.y > p.z) p.y = p.z;  // high is above low + 1: nobody stays fractional
-        const int count = leads ? p.y - p.x + p.w - p.z : 0;
-        if (leads) {
-            mine.saturated += list.size - p.w;
-            mine.fractional += p.z - p.y;
-            mine.sum += list.sum(p.y, p.z, high);
-        }
-        int total;
-        const int slot = next + scan_block(count, 0, total, Sum());
-        if (leads) moves[l] = p, slots[l] = slot;
-        next += total;
-        __syncthreads();
-        if (next <= MOVERS) {
-            for (int m = threadIdx.x / 32; m < batch && base + m < chunk.lists.count; m += TAU_WARPS) {
-                const Candidate* sorted = chunk.lists.at(chunk.a, base + m).sorted;
-                const int4 r = moves[m];
-                const int first = r.y - r.x, both = first + r.w - r.z;
-                for (int e = threadIdx.x % 32; e < both; e += 32) {
-                    const float u = score_of(__ldg(&sorted[e < first ? r.x + e : r.z + e - first]));
-                    chunk.movers[slots[m] + e] = u;
-                    chunk.whole_movers[slots[m] + e] = chunk.scale.whole(u);
-                }
-            }
-        }
-        __syncthreads();
-    }
-    chunk.moving = next;
-    __shared__ Total of_warps[TAU_WARPS];
-    mine = sum_warp(mine);
-    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = mine;
-    __syncthreads();
-    Total all = {0.0, 0, 0};
-    for (const Total& of_warp : of_warps) all.add(of_warp);
-    chunk.stable = {all.saturated, all.fractional, all.sum, high};
-}
 
 // Whoever has arrived by an event; every lane of a warp gets the total.
 struct ArrivedCandidates {
@@ -109,11 +32,7 @@ struct ArrivedCandidates {
             if (lane == 0) chunk.stable.add(t, sum);
             for (int i = lane; i < chunk.moving; i += 32) sum.add(chunk.movers[i], t);
         } else {
-            const Candidate above = least_above(t), saturated = least_above(t + 1.0);
-            for (int i = lane; i < chunk.lists.count; i += 32) {
-                const List list = chunk.lists.at(chunk.a, i);
-                list.add(list.below(above, 0, list.size), list.below(saturated, 0, list.size), t, sum);
-            }
+            chunk.earlier.add(t, sum);
         }
         for (int i = lane; i < events; i += 32) sum.add(chunk.events[i], t);
         return sum_warp(sum);
@@ -172,15 +91,12 @@ __device__ int split(const ChunkScores& chunk, int events, const Scale& scale, d
     const int lane = threadIdx.x % 32;
     int saturated = 0, fractional = 0, next = 0;
     double sum = 0.0;
-    // A float is above one of these if it is above what this is rounded from.
-    const float above_low = __double2float_rd(low), above_high = __double2float_rd(high);
-    const float above_low_1 = __double2float_rd(low + 1.0), above_high_1 = __double2float_rd(high + 1.0);
+    const Bracket bracket(low, high);
     const auto divide = [&](const float* scores, int count) {
         for (int base = 0; base < count && next <= UNSTABLE; base += 32) {
             const float u = base + lane < count ? scores[base + lane] : -INFINITY_F;
-            const bool sits = u > above_high_1, stays = !sits && u > above_high && !(u > above_low_1);
-            const bool moves = u > above_low && !sits && !stays;
-            saturated += sits ? 1 : 0;
+            const bool stays = bracket.stays(u), moves = bracket.moves(u);
+            saturated += bracket.sits(u) ? 1 : 0;
             fractional += stays ? 1 : 0;
             sum += stays ? u - high : 0.0;
             const unsigned lanes = __ballot_sync(FULL_WARP, moves);
@@ -237,13 +153,8 @@ __device__ double root_in_group(const ChunkScores& chunk, int before, int end, b
 }
 
 // Below tau of any query of a chunk before which there was none: all that have arrived when it begins count 1 there.
-__device__ double below_all(const Arguments& a, const Lists& lists, const float* events, int count) {
-    double least = INFINITY_F, all;
-    for (int i = threadIdx.x; i < lists.count; i += TAU_THREADS) {
-        const List list = lists.at(a, i);
-        const int present = present_in(list);
-        if (present > 0) least = Least()(least, static_cast<double>(score_of(list.sorted[list.size - present])));
-    }
+__device__ double below_all(const Earlier& earlier, const float* events, int count) {
+    double least = earlier.least<TAU_THREADS>(), all;
     for (int i = threadIdx.x; i < count; i += TAU_THREADS) least = Least()(least, static_cast<double>(events[i]));
     scan_block(least, static_cast<double>(INFINITY_F), all, Least());
     return all - 1.0;
@@ -299,16 +210,16 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
         events[slot[e]] = score[e];
         event_query[slot[e]] = static_cast<unsigned short>(e * TAU_THREADS + threadIdx.x);
     }
-    const Lists lists(a, s, g, chunk);
+    const Earlier earlier(a, s, g, chunk);
     // tau is −inf until K + 1 have arrived; until then all are events.
     const int arrived = before > -INFINITY_F ? K + 1 : chunk > 0 ? a.bound_arrived[bound - 1] : 0;
     __syncthreads();
-    const double lowest = before > -INFINITY_F ? before : below_all(a, lists, events, Least()(count, K + 1 - arrived));
-    ChunkScores scores = {a, lists, {}, movers, 0, events, Scale(lowest, after), whole_movers, whole_events};
+    const double lowest = before > -INFINITY_F ? before : below_all(earlier, events, Least()(count, K + 1 - arrived));
+    ChunkScores scores = {earlier, {}, movers, 0, events, Scale(lowest, after), whole_movers, whole_events};
 #pragma unroll
     for (int e = 0; e < TAU_SHARE; ++e)
         if (is_event[e]) whole_events[slot[e]] = scores.scale.whole(score[e]);
-    split_lists(scores, lowest, after);
+    scores.moving = split_earlier<TAU_THREADS, MOVERS>(earlier, scores.scale, lowest, after, scores.stable, movers, whole_movers);
 
     // As many groups as warps, but of at most 32 events.
     const int share = (count + TAU_WARPS - 1) / TAU_WARPS, size = share < 32 ? share : 32;

@@ -41,19 +41,27 @@ struct WholeTotal {
     long long sum;
     int fractional;
 
-    // Adds every STEP-th of some scores, from the first-th on, eight at a time, of which the sum has 32 bits.
+    // Adds eight scores, of which the sum has 32 bits.
+    __device__ void add(const unsigned (&x)[8], int t, int one) {
+        int total = 0;
+#pragma unroll
+        for (int e = 0; e < 8; ++e) {
+            const int gate = __viaddmin_s32_relu(static_cast<int>(x[e]), -t, one);
+            total += gate;
+            fractional += static_cast<unsigned>(gate - 1) < static_cast<unsigned>(one - 1) ? 1 : 0;
+        }
+        sum += total;
+    }
+
+    // Adds every STEP-th of some scores, from the first-th on.
     template <int STEP>
     __device__ void add(const int* scores, int count, int first, int t, int one) {
 #pragma unroll 1
         for (int i = first; i < count; i += 8 * STEP) {
-            int total = 0;
+            unsigned x[8];
 #pragma unroll
-            for (int e = 0; e < 8; ++e) {
-                const int x = i + e * STEP < count ? scores[i + e * STEP] : 0, gate = __viaddmin_s32_relu(x, -t, one);
-                total += gate;
-                fractional += static_cast<unsigned>(gate - 1) < static_cast<unsigned>(one - 1) ? 1 : 0;
-            }
-            sum += total;
+            for (int e = 0; e < 8; ++e) x[e] = i + e * STEP < count ? scores[i + e * STEP] : 0;
+            add(x, t, one);
         }
     }
 };
@@ -81,3 +89,47 @@ __device__ double whole_root(const Candidates& candidates, int low, int high, in
         }
     }
 }
+
+// Candidates that stay where they are while t is in a bracket.
+struct Stable {
+    int saturated, fractional;
+    double sum;  // Σ (u − high) over the fractional, of the bracket that ends at `high`
+    double high;
+
+    __device__ void add(double t, Total& total) const {
+        if (fractional > 0) total.sum += sum + fractional * (high - t);
+        total.saturated += saturated;
+        total.fractional += fractional;
+    }
+
+    // What they add to f at a t of whole numbers, but for its slope.
+    __device__ long long whole(const Scale& scale) const {
+        const double of_fractional = fractional > 0 ? (sum + fractional * (high - scale.origin)) * scale.units : 0.0;
+        return static_cast<long long>(saturated) * scale.one + (of_fractional < 0x1p62 ? __double2ll_rn(of_fractional) : 0);
+    }
+};
+
+// Those of a block, from the totals of its threads, whose sums are Σ (u − high).
+template <int THREADS>
+__device__ Stable stable_of_block(const Total& mine, double high) {
+    __shared__ Total of_warps[THREADS / 32];
+    const Total of_warp = sum_warp(mine);
+    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = of_warp;
+    __syncthreads();
+    Total all = {0.0, 0, 0};
+    for (const Total& x : of_warps) all.add(x);
+    return {all.saturated, all.fractional, all.sum, high};
+}
+
+// A bracket of t, and where a score is while t is in it. A float is above an end if it is above what the end is rounded from.
+struct Bracket {
+    float low, high, low_1, high_1;  // the last two one above
+
+    __device__ Bracket(double low, double high)
+        : low(__double2float_rd(low)), high(__double2float_rd(high)), low_1(__double2float_rd(low + 1.0)),
+          high_1(__double2float_rd(high + 1.0)) {}
+
+    __device__ bool sits(float u) const { return u > high_1; }
+    __device__ bool stays(float u) const { return u > high && !(u > low_1) && !sits(u); }
+    __device__ bool moves(float u) const { return u > low && !sits(u) && !stays(u); }
+};

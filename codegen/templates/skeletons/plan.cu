@@ -4,12 +4,15 @@
 <% include "pieces/scores.cu" %>
 <% include "pieces/topk_sinks.cu" %>
 <% if has_topk %><% include "pieces/topk_order.cu" %>
-<% include "pieces/topk_lists.cu" %>
-<% include "pieces/topk_sort.cu" %>
 <% include "pieces/topk_root.cu" %>
-<% include "pieces/topk_bounds.cu" %>
-<% include "pieces/topk_expiry.cu" %>
 <% include "pieces/topk_whole.cu" %>
+<% if plan_by_lists %><% include "pieces/topk_lists.cu" %>
+<% include "pieces/topk_sort.cu" %>
+<% include "pieces/topk_bounds_lists.cu" %>
+<% include "pieces/topk_earlier_lists.cu" %>
+<% else %><% include "pieces/topk_earlier_scores.cu" %>
+<% include "pieces/topk_bounds_scores.cu" %>
+<% endif %><% include "pieces/topk_expiry.cu" %>
 <% include "pieces/topk_tau.cu" %>
 <% else %><% include "pieces/topk_none.cu" %>
 <% endif %>

@@ -1,12 +1,7 @@
-// The state after every chunk: the K-th best candidate (0 while fewer have arrived), tau, the number that have arrived. From the
-// sorted lists one warp finds the K-th best, and tau from there; in short chunks another finds tau at the same time.
+// The state after every chunk, from the sorted lists: one warp finds the K-th best, and tau from there.
 
 // Lists whose brackets are kept in shared memory; those beyond are searched from end to end.
-constexpr int KEPT = CHUNK <= 256 ? 352 : 576;
-// Candidates that the block copies to shared memory, if that is all of them. Short chunks are for short sequences.
-constexpr int COPIED = CHUNK <= 256 ? 4608 : 0;
-constexpr int BOUND_THREADS = COPIED > 0 ? 128 : 32;
-constexpr int BOUND_WARPS = COPIED > 0 ? 2 : 1;  // that search
+constexpr int KEPT = 576;
 
 // Four places in a list.
 __device__ __forceinline__ ushort4 places(int x, int y, int z, int w) {
@@ -219,51 +214,20 @@ __device__ double root_of_lists(ListedCandidates& candidates, double low, double
     }
 }
 
-__device__ __forceinline__ void copy_candidates(const Candidate* from, int count, Candidate* to) {
-#pragma unroll 8
-    for (int p = threadIdx.x; p < count / 2; p += BOUND_THREADS)
-        reinterpret_cast<ulonglong2*>(to)[p] = reinterpret_cast<const ulonglong2*>(from)[p];
-}
-
-extern "C" __global__ void __launch_bounds__(BOUND_THREADS) plan_bounds(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(32) plan_bounds(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
-    __shared__ ushort4 kept[KEPT], brackets[KEPT], last[KEPT];
-    __shared__ Candidate kth;
+    __shared__ ushort4 kept[KEPT], last[KEPT];
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
     const int g = blockIdx.y;
-    Lists lists(a, s, g, chunk + 1);
-    if constexpr (COPIED > 0) {
-        __shared__ alignas(16) Candidate copy[COPIED > 0 ? COPIED : 1];
-        if (lists.begin(lists.count) <= COPIED) {
-            // Lists of one size lie one after the other.
-            const int from = lists.begin(lists.merged);
-            if (lists.merged > 0) copy_candidates(lists.at(a, 0).sorted, from, copy);
-            copy_candidates(lists.at(a, lists.merged).sorted, lists.begin(lists.count) - from, copy + from);
-            lists.copy = copy;
-        }
-        __syncthreads();
-        if (threadIdx.x >= 32 * BOUND_WARPS) return;
+    const Lists lists(a, s, g, chunk + 1);
+    const Arrived arrived = count_arrived(a, lists, kept);
+    const Candidate kth = arrived.count < K ? 0 : kth_best(a, lists, arrived, kept);
+    double tau = -INFINITY_F;
+    if (arrived.count > K) {
+        ListedCandidates candidates = {a, lists, kept, last};
+        tau = root_of_lists(candidates, score_of(kth) - 1.0, score_of(kth));
     }
-    const int warp = threadIdx.x / 32;
-    const Arrived arrived = count_arrived(a, lists, warp == 0 ? kept : brackets);
-    double tau = -INFINITY_F, low = score_of(arrived.least) - 1.0, high = Least()(score_of(arrived.most), 0x1.fffffep127f);
-    if (warp == 0) {
-        const Candidate best = arrived.count < K ? 0 : kth_best(a, lists, arrived, kept);
-        if (threadIdx.x == 0) kth = best;
-        high = score_of(best);
-        low = high - 1.0;
-    }
-    if (warp == BOUND_WARPS - 1 && arrived.count > K) {
-        ListedCandidates candidates = {a, lists, brackets, last};
-        tau = root_of_lists(candidates, low, high);
-    }
-    __syncthreads();
-    if (threadIdx.x != 32 * (BOUND_WARPS - 1)) return;
-    const long long index = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
-    a.bound_kth[index] = kth;
-    // Where f is K at more than one t, tau is the greatest of them: the K-th best score less 1.
-    a.bound_tau[index] = arrived.count > K ? Greatest()(tau, score_of(kth) - 1.0) : tau;
-    a.bound_arrived[index] = arrived.count;
+    if (threadIdx.x == 0) write_state(a, g, kth, tau, arrived.count);
 }

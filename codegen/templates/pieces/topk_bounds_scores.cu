@@ -1,0 +1,255 @@
+// The state after every chunk of short ones, from the scores themselves: a block counts those above pivots until few are left
+// between two, of which it ranks each; then tau by Newton's method over all.
+
+constexpr int BOUND_THREADS = 256, BOUND_WARPS = BOUND_THREADS / 32;
+constexpr int HELD = 32;  // scores that a thread keeps in registers; those beyond are read again
+constexpr int FEW = 128;  // candidates that are ranked one by one
+
+// Sums of a block over its warps' ones; every thread gets the same. Two calls in a row have different memory.
+template <class T>
+struct OfWarps {
+    T (&memory)[2][BOUND_WARPS];
+    int call = 0;
+
+    template <class Add>
+    __device__ T sum(const T& of_warp, Add add) {
+        T* of_warps = memory[call++ % 2];
+        if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = of_warp;
+        __syncthreads();
+        T all = of_warps[0];
+#pragma unroll
+        for (int w = 1; w < BOUND_WARPS; ++w) all = add(all, of_warps[w]);
+        return all;
+    }
+};
+
+// Who has arrived by the end of a chunk.
+struct Arrived {
+    Earlier all;
+    unsigned held[HELD];  // of key e · BOUND_THREADS + thread the order of its score, 0 if it is no candidate
+
+    __device__ explicit Arrived(const Earlier& all) : all(all) {
+#pragma unroll
+        for (int e = 0; e < HELD; e += 8) {
+            const bool some = e * BOUND_THREADS < all.count;
+#pragma unroll
+            for (int i = 0; i < 8; ++i) held[e + i] = some ? order((e + i) * BOUND_THREADS + threadIdx.x) : 0;
+        }
+    }
+
+    __device__ unsigned order(int j) const { return static_cast<unsigned>(all.candidate(j) >> 32); }
+
+    // Calls `use` with what is held and with what `read` makes of keys beyond, of eight at a time where they are.
+    template <class Read, class Use>
+    __device__ void each(Read read, Use use) const {
+#pragma unroll
+        for (int e = 0; e < HELD; e += 8) {
+            if (e * BOUND_THREADS >= all.count) break;
+            unsigned x[8];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) x[i] = held[e + i];
+            use(x, e * BOUND_THREADS + threadIdx.x);
+        }
+        for (int j = HELD * BOUND_THREADS + threadIdx.x; j < all.count; j += 8 * BOUND_THREADS) {
+            unsigned x[8];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) x[i] = read(j + i * BOUND_THREADS);
+            use(x, j);
+        }
+    }
+
+    template <class Use>
+    __device__ void each_order(Use use) const {
+        each([&](int j) { return order(j); }, use);
+    }
+};
+
+struct Present {
+    int count;
+    unsigned least, most;  // orders of scores
+};
+
+__device__ Present count_present(const Arrived& arrived) {
+    __shared__ Present memory[2][BOUND_WARPS];
+    Present mine = {0, ~0u, 0};
+    arrived.each_order([&](const unsigned (&x)[8], int) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            mine.count += x[i] != 0 ? 1 : 0;
+            mine.least = Least()(mine.least, x[i] - 1);  // of 0 the greatest
+            mine.most = Greatest()(mine.most, x[i]);
+        }
+    });
+    mine = {sum_warp(mine.count), __reduce_min_sync(FULL_WARP, mine.least), __reduce_max_sync(FULL_WARP, mine.most)};
+    Present all = OfWarps<Present>{memory}.sum(mine, [](const Present& x, const Present& y) -> Present {
+        return {x.count + y.count, Least()(x.least, y.least), Greatest()(x.most, y.most)};
+    });
+    ++all.least;
+    return all;
+}
+
+// The order of a score between two, of which a share of the way is gone.
+__device__ __forceinline__ unsigned on_the_way(unsigned low, unsigned high, float share) {
+    const float from = score_of_order(low), to = score_of_order(high);
+    return ordered(from + share * (to - from));
+}
+
+// The best candidate of some that lie in [low, high], but for so many that are better; at most FEW.
+__device__ Candidate best_of_few(const Arrived& arrived, unsigned low, unsigned high, int better) {
+    __shared__ Candidate few[FEW], best;
+    __shared__ int count;
+    if (threadIdx.x == 0) count = 0;
+    __syncthreads();
+    arrived.each_order([&](const unsigned (&x)[8], int j) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            if (x[i] < low || x[i] > high) continue;
+            few[atomicAdd(&count, 1)] = static_cast<Candidate>(x[i]) << 32 | ~static_cast<unsigned>(j + i * BOUND_THREADS + WINDOW);
+        }
+    });
+    __syncthreads();
+    const Candidate mine = threadIdx.x < count ? few[threadIdx.x] : 0;
+    int above = 0;
+#pragma unroll 8
+    for (int i = 0; i < count; ++i) above += few[i] > mine ? 1 : 0;
+    if (threadIdx.x < count && above == better) best = mine;
+    __syncthreads();
+    return best;
+}
+
+// The oldest candidate of one score, but for so many that are older.
+__device__ Candidate oldest_of(const Arrived& arrived, unsigned order, int older) {
+    __shared__ Candidate oldest;
+    constexpr int SHARE = 8;
+    for (int base = 0, next = 0; base < arrived.all.count && next <= older; base += SHARE * BOUND_THREADS) {
+        bool equal[SHARE];
+        int slot[SHARE];
+#pragma unroll
+        for (int e = 0; e < SHARE; ++e) equal[e] = arrived.order(base + e * BOUND_THREADS + threadIdx.x) == order;
+        const int count = place_block<BOUND_THREADS>(equal, slot);
+#pragma unroll
+        for (int e = 0; e < SHARE; ++e)
+            if (equal[e] && next + slot[e] == older) oldest = arrived.all.candidate(base + e * BOUND_THREADS + threadIdx.x);
+        next += count;
+    }
+    __syncthreads();
+    return oldest;
+}
+
+// The K-th best where at least K have arrived. It is in [low, high); in a step two pivots divide that: where it would be if scores
+// were spread evenly and the middle of the scores, or a few candidates before and behind the former once few are left; every
+// fourth time thirds of the numbers of scores, which end in any case.
+__device__ Candidate kth_best(const Arrived& arrived, const Present& present) {
+    __shared__ int2 memory[2][BOUND_WARPS];
+    OfWarps<int2> of_warps = {memory};
+    unsigned low = present.least, high = present.most + 1;
+    int from_low = present.count, from_high = 0;  // candidates from there on
+    for (int step = 1; from_low - from_high > FEW && high - low > 1; ++step) {
+        const float between = from_low - from_high, here = from_low - K + 0.5f, margin = 0.3f * FEW;
+        unsigned pivot, pivot2;
+        if (step % 4 == 0) {
+            pivot = low + (high - low) / 3;
+            pivot2 = low + (high - low) / 3 * 2;
+        } else if (between < 8 * FEW) {
+            pivot = on_the_way(low, high, (here - margin) / between);
+            pivot2 = on_the_way(low, high, (here + margin) / between);
+        } else {
+            pivot = on_the_way(low, high, here / between);
+            pivot2 = on_the_way(low, high, 0.5f);
+        }
+        pivot = Greatest()(Least()(pivot, high - 1), low + 1);
+        pivot2 = Greatest()(Least()(pivot2, high - 1), low + 1);
+        if (pivot2 < pivot) {
+            const unsigned lower = pivot2;
+            pivot2 = pivot;
+            pivot = lower;
+        }
+        int2 from = {0, 0};
+        arrived.each_order([&](const unsigned (&x)[8], int) {
+#pragma unroll
+            for (int i = 0; i < 8; ++i) from.x += x[i] >= pivot ? 1 : 0, from.y += x[i] >= pivot2 ? 1 : 0;
+        });
+        from = of_warps.sum({sum_warp(from.x), sum_warp(from.y)}, [](int2 x, int2 y) { return int2{x.x + y.x, x.y + y.y}; });
+        if (from.y >= K) {
+            low = pivot2, from_low = from.y;
+        } else if (from.x >= K) {
+            low = pivot, from_low = from.x, high = pivot2, from_high = from.y;
+        } else {
+            high = pivot, from_high = from.x;
+        }
+    }
+    if (from_low - from_high <= FEW) return best_of_few(arrived, low, high - 1, K - 1 - from_high);
+    return oldest_of(arrived, low, K - 1 - from_high);
+}
+
+// All as whole numbers, which are held in the place of orders.
+struct AllWhole {
+    const Arrived& arrived;
+    const Scale& scale;
+    OfWarps<WholeTotal>& of_warps;
+
+    __device__ static int whole(const Scale& scale, unsigned order) {
+        return order != 0 ? scale.whole(static_cast<double>(score_of_order(order))) : 0;
+    }
+
+    __device__ WholeTotal total(int t) const {
+        WholeTotal sum = {0, 0};
+        arrived.each([&](int j) { return static_cast<unsigned>(whole(scale, arrived.order(j))); },
+                     [&](const unsigned (&x)[8], int) { sum.add(x, t, scale.one); });
+        return of_warps.sum({sum_warp(sum.sum), sum_warp(sum.fractional)}, [](const WholeTotal& x, const WholeTotal& y) -> WholeTotal {
+            return {x.sum + y.sum, x.fractional + y.fractional};
+        });
+    }
+};
+
+// All as doubles.
+struct AllDouble {
+    const Arrived& arrived;
+    OfWarps<Total>& of_warps;
+
+    __device__ Total total(double t) const {
+        Total sum = {0.0, 0, 0};
+        arrived.each_order([&](const unsigned (&x)[8], int) {
+            for (int i = 0; i < 8; ++i)
+                if (x[i] != 0) sum.add(score_of_order(x[i]), t);
+        });
+        return of_warps.sum(sum_warp(sum), [](Total x, const Total& y) {
+            x.add(y);
+            return x;
+        });
+    }
+};
+
+// tau where more than K have arrived, in [v − 1, v], v being the K-th best score. Overwrites what is held.
+__device__ double tau_of_all(Arrived& arrived, double v) {
+    __shared__ Total memory[2][BOUND_WARPS];
+    __shared__ WholeTotal whole_memory[2][BOUND_WARPS];
+    const double low = v - 1.0, high = v;
+    if (!(low < high)) return low;
+    const Scale scale(low, high);
+    if (!scale.is_used()) {
+        OfWarps<Total> of_warps = {memory};
+        return root(AllDouble{arrived, of_warps}, low, high, low);
+    }
+#pragma unroll
+    for (int e = 0; e < HELD; ++e) arrived.held[e] = AllWhole::whole(scale, arrived.held[e]);
+    OfWarps<WholeTotal> of_warps = {whole_memory};
+    return whole_root(AllWhole{arrived, scale, of_warps}, scale.whole(low), scale.whole(high), scale.whole(low));
+}
+
+extern "C" __global__ void __launch_bounds__(BOUND_THREADS, 3) plan_bounds(const __grid_constant__ Arguments a) {
+    wait_for_earlier_launches();
+    Sequence s;
+    int chunk;
+    if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
+    const int g = blockIdx.y;
+    if (threadIdx.x < CHUNK) {
+        const int t = chunk * CHUNK + threadIdx.x;
+        write_first_expiry(a, s, g, t, arriving(a, s, g, t) != 0);
+    }
+    Arrived arrived(Earlier(a, s, g, chunk + 1));
+    const Present present = count_present(arrived);
+    const Candidate kth = present.count < K ? 0 : kth_best(arrived, present);
+    const double tau = present.count > K ? tau_of_all(arrived, score_of(kth)) : -INFINITY_F;
+    if (threadIdx.x == 0) write_state(a, g, kth, tau, present.count);
+}
