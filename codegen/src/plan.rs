@@ -180,7 +180,8 @@ pub(crate) struct Values {
 
     pub(crate) has_topk: bool,
     pub(crate) plan_by_lists: bool,
-    pub(crate) score_load: String,
+    pub(crate) scores_of: &'static str,
+    pub(crate) score_stride: &'static str,
     pub(crate) has_score_expression: bool,
     pub(crate) score: String,
     pub(crate) uses_gate: bool,

@@ -130,13 +130,15 @@ impl<'a> Builder<'a> {
         let Some(gate) = self.problem.instance.program.gate() else { return };
         if self.score_is_input(gate.score) {
             self.tensor("u", Scalar::F32, false, &[Axis::Batch, Axis::Head, Axis::Position]);
-            self.values.score_load =
-                "a.u[s.row * a.u_batch + g * a.u_head + (s.start + j) * a.u_position]".to_owned();
+            self.values.scores_of =
+                "a.u + s.row * a.u_batch + g * a.u_head + s.start * a.u_position";
+            self.values.score_stride = "a.u_position";
         } else {
             let len = Product::new(&[Factor::Rows, Factor::Hkv, Factor::N]);
             let (name, scalar) = ("scores".to_owned(), Scalar::F32);
             self.buffer(Buffer { name, scalar, len, zeroed: false, keep: Keep::Saved });
-            self.values.score_load = "a.scores[(s.row * a.hkv + g) * a.n + s.start + j]".to_owned();
+            self.values.scores_of = "a.scores + (s.row * a.hkv + g) * a.n + s.start";
+            self.values.score_stride = "1";
         }
     }
 

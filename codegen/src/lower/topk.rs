@@ -97,7 +97,7 @@ impl TopK {
         let kept = u64::from(self.kept().max(threads).next_power_of_two());
         let members = self.fits("plan", 8 * kept + 14 * chunk)?;
         launches.extend([
-            launch("plan_bounds", chunks, if self.has_lists() { 32 } else { 256 }, 0),
+            launch("plan_bounds", chunks, if self.has_lists() { 32 } else { 128 }, 0),
             launch("plan_expiry", chunks, threads, members),
             launch("plan_tau", chunks, self.chunk.min(256), 0),
         ]);

@@ -1,9 +1,9 @@
 // The state after every chunk of short ones, from the scores themselves: a block counts those above pivots until few are left
 // between two, of which it ranks each; then tau by Newton's method over all.
 
-constexpr int BOUND_THREADS = 256, BOUND_WARPS = BOUND_THREADS / 32;
-constexpr int HELD = 32;  // scores that a thread keeps in registers; those beyond are read again
-constexpr int FEW = 128;  // candidates that are ranked one by one
+constexpr int BOUND_THREADS = 128, BOUND_WARPS = BOUND_THREADS / 32;
+constexpr int HELD = 8192;  // scores that are kept in shared memory; those beyond are read again
+constexpr int FEW = 64;     // candidates that are ranked one by one
 
 // Sums of a block over its warps' ones; every thread gets the same. Two calls in a row have different memory.
 template <class T>
@@ -26,66 +26,92 @@ struct OfWarps {
 // Who has arrived by the end of a chunk.
 struct Arrived {
     Earlier all;
-    unsigned held[HELD];  // of key e · BOUND_THREADS + thread the order of its score, 0 if it is no candidate
+    unsigned* held;  // [HELD] the order of every key's score, 0 if it is no candidate
 
-    __device__ explicit Arrived(const Earlier& all) : all(all) {
-#pragma unroll
-        for (int e = 0; e < HELD; e += 8) {
-            const bool some = e * BOUND_THREADS < all.count;
-#pragma unroll
-            for (int i = 0; i < 8; ++i) held[e + i] = some ? order((e + i) * BOUND_THREADS + threadIdx.x) : 0;
-        }
-    }
+    __device__ unsigned order(int j) const { return Earlier::order(all.score(j)); }
 
-    __device__ unsigned order(int j) const { return static_cast<unsigned>(all.candidate(j) >> 32); }
+    // The i-th of eight keys that a thread has of the 8 · BOUND_THREADS from `base` on.
+    __device__ static int key(int base, int i) { return base + (i / 4 * BOUND_THREADS + threadIdx.x) * 4 + i % 4; }
 
-    // Calls `use` with what is held and with what `read` makes of keys beyond, of eight at a time where they are.
+    // Calls `use` with eight of those held at a time, and with what `read` makes of keys beyond.
     template <class Read, class Use>
     __device__ void each(Read read, Use use) const {
-#pragma unroll
-        for (int e = 0; e < HELD; e += 8) {
-            if (e * BOUND_THREADS >= all.count) break;
-            unsigned x[8];
-#pragma unroll
-            for (int i = 0; i < 8; ++i) x[i] = held[e + i];
-            use(x, e * BOUND_THREADS + threadIdx.x);
+        const int end = Least()(all.count, HELD);
+#pragma unroll 1
+        for (int base = 0; base < end; base += 8 * BOUND_THREADS) {
+            const int4 a = *reinterpret_cast<const int4*>(held + key(base, 0)), b = *reinterpret_cast<const int4*>(held + key(base, 4));
+            const int x[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+            use(x, base);
         }
-        for (int j = HELD * BOUND_THREADS + threadIdx.x; j < all.count; j += 8 * BOUND_THREADS) {
-            unsigned x[8];
+#pragma unroll 1
+        for (int base = HELD; base < all.count; base += 8 * BOUND_THREADS) {
+            int x[8];
 #pragma unroll
-            for (int i = 0; i < 8; ++i) x[i] = read(j + i * BOUND_THREADS);
-            use(x, j);
+            for (int i = 0; i < 8; ++i) x[i] = read(key(base, i));
+            use(x, base);
         }
     }
 
     template <class Use>
     __device__ void each_order(Use use) const {
-        each([&](int j) { return order(j); }, use);
+        each([&](int j) { return static_cast<int>(order(j)); }, [&](const int (&x)[8], int base) {
+#pragma unroll
+            for (int i = 0; i < 8; ++i) use(static_cast<unsigned>(x[i]), base, i);
+        });
     }
 };
 
+// What a block knows of all candidates at first: the orders of the least and the best, the sums of scores and of their squares.
 struct Present {
     int count;
-    unsigned least, most;  // orders of scores
+    unsigned least, most;
+    float sum, squares;
+
+    __device__ void add(const Present& x) {
+        count += x.count;
+        least = Least()(least, x.least);
+        most = Greatest()(most, x.most);
+        sum += x.sum;
+        squares += x.squares;
+    }
 };
 
-__device__ Present count_present(const Arrived& arrived) {
+// Loads them.
+__device__ Present load_all(const Arrived& arrived) {
     __shared__ Present memory[2][BOUND_WARPS];
-    Present mine = {0, ~0u, 0};
-    arrived.each_order([&](const unsigned (&x)[8], int) {
+    Present mine = {0, ~0u, 0, 0.0f, 0.0f};
+#pragma unroll 1
+    for (int base = 0; base < arrived.all.count; base += 8 * BOUND_THREADS) {
+        float u[8];
+        arrived.all.load<BOUND_THREADS>(base + threadIdx.x, u);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            mine.count += x[i] != 0 ? 1 : 0;
-            mine.least = Least()(mine.least, x[i] - 1);  // of 0 the greatest
-            mine.most = Greatest()(mine.most, x[i]);
+        for (int e = 0; e < 8; ++e) {
+            const unsigned order = Earlier::order(u[e]);
+            if (base < HELD) arrived.held[base + e * BOUND_THREADS + threadIdx.x] = order;
+            mine.add({order != 0 ? 1 : 0, order - 1, order, order != 0 ? u[e] : 0.0f, order != 0 ? u[e] * u[e] : 0.0f});
         }
+    }
+    mine.count = sum_warp(mine.count);
+    mine.least = __reduce_min_sync(FULL_WARP, mine.least);
+    mine.most = __reduce_max_sync(FULL_WARP, mine.most);
+    for (int d = 16; d > 0; d /= 2) {
+        mine.sum += __shfl_xor_sync(FULL_WARP, mine.sum, d);
+        mine.squares += __shfl_xor_sync(FULL_WARP, mine.squares, d);
+    }
+    Present all = OfWarps<Present>{memory}.sum(mine, [](Present x, const Present& y) {
+        x.add(y);
+        return x;
     });
-    mine = {sum_warp(mine.count), __reduce_min_sync(FULL_WARP, mine.least), __reduce_max_sync(FULL_WARP, mine.most)};
-    Present all = OfWarps<Present>{memory}.sum(mine, [](const Present& x, const Present& y) -> Present {
-        return {x.count + y.count, Least()(x.least, y.least), Greatest()(x.most, y.most)};
-    });
-    ++all.least;
+    ++all.least;  // 0 became the greatest
     return all;
+}
+
+// What so large a share of normal scores exceeds, to 0.003 standard deviations (Abramowitz and Stegun, 26.2.22).
+__device__ float exceeded_by(float share, const Present& present) {
+    const float tail = fminf(fmaxf(fminf(share, 1.0f - share), 1e-9f), 0.5f), x = sqrtf(-2.0f * __logf(tail));
+    const float z = x - __fdividef(2.30753f + 0.27061f * x, 1.0f + x * (0.99229f + 0.04481f * x));
+    const float mean = present.sum / present.count, variance = fmaxf(present.squares / present.count - mean * mean, 0.0f);
+    return mean + (share < 0.5f ? z : -z) * sqrtf(variance);
 }
 
 // The order of a score between two, of which a share of the way is gone.
@@ -100,12 +126,8 @@ __device__ Candidate best_of_few(const Arrived& arrived, unsigned low, unsigned 
     __shared__ int count;
     if (threadIdx.x == 0) count = 0;
     __syncthreads();
-    arrived.each_order([&](const unsigned (&x)[8], int j) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            if (x[i] < low || x[i] > high) continue;
-            few[atomicAdd(&count, 1)] = static_cast<Candidate>(x[i]) << 32 | ~static_cast<unsigned>(j + i * BOUND_THREADS + WINDOW);
-        }
+    arrived.each_order([&](unsigned order, int base, int i) {
+        if (low <= order && order <= high) few[atomicAdd(&count, 1)] = Earlier::candidate(order, Arrived::key(base, i));
     });
     __syncthreads();
     const Candidate mine = threadIdx.x < count ? few[threadIdx.x] : 0;
@@ -129,28 +151,32 @@ __device__ Candidate oldest_of(const Arrived& arrived, unsigned order, int older
         const int count = place_block<BOUND_THREADS>(equal, slot);
 #pragma unroll
         for (int e = 0; e < SHARE; ++e)
-            if (equal[e] && next + slot[e] == older) oldest = arrived.all.candidate(base + e * BOUND_THREADS + threadIdx.x);
+            if (equal[e] && next + slot[e] == older) oldest = Earlier::candidate(order, base + e * BOUND_THREADS + threadIdx.x);
         next += count;
     }
     __syncthreads();
     return oldest;
 }
 
-// The K-th best where at least K have arrived. It is in [low, high); in a step two pivots divide that: where it would be if scores
-// were spread evenly and the middle of the scores, or a few candidates before and behind the former once few are left; every
-// fourth time thirds of the numbers of scores, which end in any case.
+// The K-th best where at least K have arrived. It is in [low, high); in a step two pivots divide that: at first what normal
+// scores would have before and behind it; then where it would be if scores were spread evenly and the middle of the scores, or a few
+// candidates before and behind the former once few are left; every fourth time thirds of the numbers of scores, which end in any case.
 __device__ Candidate kth_best(const Arrived& arrived, const Present& present) {
     __shared__ int2 memory[2][BOUND_WARPS];
     OfWarps<int2> of_warps = {memory};
     unsigned low = present.least, high = present.most + 1;
     int from_low = present.count, from_high = 0;  // candidates from there on
-    for (int step = 1; from_low - from_high > FEW && high - low > 1; ++step) {
-        const float between = from_low - from_high, here = from_low - K + 0.5f, margin = 0.3f * FEW;
+    for (int step = 0; from_low - from_high > FEW && high - low > 1; ++step) {
+        const float between = from_low - from_high, here = from_low - K + 0.5f, margin = 0.35f * FEW;
         unsigned pivot, pivot2;
-        if (step % 4 == 0) {
+        if (step == 0) {
+            const float beside = 3.0f * sqrtf(K);
+            pivot = ordered(exceeded_by((K + beside) / present.count, present));
+            pivot2 = ordered(exceeded_by((K - beside) / present.count, present));
+        } else if (step % 4 == 0) {
             pivot = low + (high - low) / 3;
             pivot2 = low + (high - low) / 3 * 2;
-        } else if (between < 8 * FEW) {
+        } else if (between < 16 * FEW) {
             pivot = on_the_way(low, high, (here - margin) / between);
             pivot2 = on_the_way(low, high, (here + margin) / between);
         } else {
@@ -165,10 +191,7 @@ __device__ Candidate kth_best(const Arrived& arrived, const Present& present) {
             pivot = lower;
         }
         int2 from = {0, 0};
-        arrived.each_order([&](const unsigned (&x)[8], int) {
-#pragma unroll
-            for (int i = 0; i < 8; ++i) from.x += x[i] >= pivot ? 1 : 0, from.y += x[i] >= pivot2 ? 1 : 0;
-        });
+        arrived.each_order([&](unsigned order, int, int) { from.x += order >= pivot ? 1 : 0, from.y += order >= pivot2 ? 1 : 0; });
         from = of_warps.sum({sum_warp(from.x), sum_warp(from.y)}, [](int2 x, int2 y) { return int2{x.x + y.x, x.y + y.y}; });
         if (from.y >= K) {
             low = pivot2, from_low = from.y;
@@ -194,8 +217,7 @@ struct AllWhole {
 
     __device__ WholeTotal total(int t) const {
         WholeTotal sum = {0, 0};
-        arrived.each([&](int j) { return static_cast<unsigned>(whole(scale, arrived.order(j))); },
-                     [&](const unsigned (&x)[8], int) { sum.add(x, t, scale.one); });
+        arrived.each([&](int j) { return whole(scale, arrived.order(j)); }, [&](const int (&x)[8], int) { sum.add(x, t, scale.one); });
         return of_warps.sum({sum_warp(sum.sum), sum_warp(sum.fractional)}, [](const WholeTotal& x, const WholeTotal& y) -> WholeTotal {
             return {x.sum + y.sum, x.fractional + y.fractional};
         });
@@ -209,9 +231,8 @@ struct AllDouble {
 
     __device__ Total total(double t) const {
         Total sum = {0.0, 0, 0};
-        arrived.each_order([&](const unsigned (&x)[8], int) {
-            for (int i = 0; i < 8; ++i)
-                if (x[i] != 0) sum.add(score_of_order(x[i]), t);
+        arrived.each_order([&](unsigned order, int, int) {
+            if (order != 0) sum.add(score_of_order(order), t);
         });
         return of_warps.sum(sum_warp(sum), [](Total x, const Total& y) {
             x.add(y);
@@ -220,8 +241,9 @@ struct AllDouble {
     }
 };
 
-// tau where more than K have arrived, in [v − 1, v], v being the K-th best score. Overwrites what is held.
-__device__ double tau_of_all(Arrived& arrived, double v) {
+// tau where more than K have arrived, in [v − 1, v], v being the K-th best score: near the middle, as a gate is 1/2 on average in
+// the range in which it is fractional. Overwrites what is held.
+__device__ double tau_of_all(const Arrived& arrived, double v) {
     __shared__ Total memory[2][BOUND_WARPS];
     __shared__ WholeTotal whole_memory[2][BOUND_WARPS];
     const double low = v - 1.0, high = v;
@@ -231,24 +253,25 @@ __device__ double tau_of_all(Arrived& arrived, double v) {
         OfWarps<Total> of_warps = {memory};
         return root(AllDouble{arrived, of_warps}, low, high, low);
     }
-#pragma unroll
-    for (int e = 0; e < HELD; ++e) arrived.held[e] = AllWhole::whole(scale, arrived.held[e]);
+    __syncthreads();  // orders have been read
+    for (int j = threadIdx.x; j < Least()(arrived.all.count, HELD); j += BOUND_THREADS)
+        arrived.held[j] = AllWhole::whole(scale, arrived.held[j]);
+    __syncthreads();
     OfWarps<WholeTotal> of_warps = {whole_memory};
-    return whole_root(AllWhole{arrived, scale, of_warps}, scale.whole(low), scale.whole(high), scale.whole(low));
+    return whole_root(AllWhole{arrived, scale, of_warps}, scale.whole(low), scale.whole(high), scale.one / 2);
 }
 
-extern "C" __global__ void __launch_bounds__(BOUND_THREADS, 3) plan_bounds(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(BOUND_THREADS) plan_bounds(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
+    __shared__ alignas(16) unsigned held[HELD];
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
     const int g = blockIdx.y;
-    if (threadIdx.x < CHUNK) {
-        const int t = chunk * CHUNK + threadIdx.x;
+    for (int t = chunk * CHUNK + threadIdx.x; t < (chunk + 1) * CHUNK; t += BOUND_THREADS)
         write_first_expiry(a, s, g, t, arriving(a, s, g, t) != 0);
-    }
-    Arrived arrived(Earlier(a, s, g, chunk + 1));
-    const Present present = count_present(arrived);
+    const Arrived arrived = {Earlier(a, s, g, chunk + 1), held};
+    const Present present = load_all(arrived);
     const Candidate kth = present.count < K ? 0 : kth_best(arrived, present);
     const double tau = present.count > K ? tau_of_all(arrived, score_of(kth)) : -INFINITY_F;
     if (threadIdx.x == 0) write_state(a, g, kth, tau, present.count);

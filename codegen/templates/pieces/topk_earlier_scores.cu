@@ -1,25 +1,38 @@
 // Who arrived before a chunk, from the scores themselves. Short chunks are for short sequences, of which a block goes over
 // every score again for each question: no lists are sorted, and nothing waits for them.
 struct Earlier {
-    const Arguments& a;
-    const Sequence& s;
-    int g, count;  // keys that have left the window, sinks among them
+    const float* scores;
+    long long stride;
+    int count;  // keys that have left the window, sinks among them
 
     __device__ Earlier(const Arguments& a, const Sequence& s, int g, int chunk)
-        : a(a), s(s), g(g), count(Greatest()(Least()(chunk * CHUNK, s.length) - WINDOW, 0)) {}
+        : scores(scores_of(a, s, g)), stride(score_stride(a)),
+          count(Greatest()(Least()(chunk * CHUNK, s.length) - WINDOW, 0)) {}
 
-    // Key j as a candidate, 0 if it is none.
-    __device__ Candidate candidate(int j) const { return j < count ? arriving(a, s, g, j + WINDOW) : 0; }
-
-    // Its score, −∞ if it is none.
+    // The score of key j, NaN if it is a sink or has not left the window.
     __device__ float score(int j) const {
-        const Candidate c = candidate(j);
-        return c != 0 ? score_of(c) : -INFINITY_F;
+        return SINKS <= j && j < count ? scores[j * stride] : __int_as_float(0x7fffffff);
+    }
+
+    // Those of every STEP-th key from j on. What decides on scores comes after loading them, so that loads overlap.
+    template <int STEP, int COUNT>
+    __device__ void load(int j, float (&u)[COUNT]) const {
+        const float* at = scores + j * stride;
+#pragma unroll
+        for (int e = 0; e < COUNT; ++e, at += STEP * stride)
+            u[e] = SINKS <= j + e * STEP && j + e * STEP < count ? *at : __int_as_float(0x7fffffff);
+    }
+
+    // The order of a score, 0 if the key is no candidate.
+    __device__ static unsigned order(float score) { return score == score && score != -INFINITY_F ? ordered(score) : 0; }
+
+    __device__ static Candidate candidate(unsigned order, int j) {
+        return order == 0 ? 0 : static_cast<Candidate>(order) << 32 | ~static_cast<unsigned>(j + WINDOW);
     }
 
     // Adds a lane's share of all.
     __device__ void add(double t, Total& total) const {
-        for (int j = threadIdx.x % 32; j < count; j += 32) total.add(score(j), t);
+        for (int j = threadIdx.x % 32; j < count; j += 32) total.add(score(j), t);  // of NaN nothing
     }
 
     // The least score of a thread's share.
@@ -27,8 +40,8 @@ struct Earlier {
     __device__ double least() const {
         double least = INFINITY_F;
         for (int j = threadIdx.x; j < count; j += THREADS) {
-            const Candidate c = candidate(j);
-            if (c != 0) least = Least()(least, static_cast<double>(score_of(c)));
+            const float u = score(j);
+            if (order(u) != 0) least = Least()(least, static_cast<double>(u));
         }
         return least;
     }
@@ -42,13 +55,16 @@ template <int THREADS>
 __device__ int gather(const Earlier& earlier, Candidate least, Candidate* to) {
     int next = 0;
     for (int base = 0; base < earlier.count; base += AT_ONCE * THREADS) {
+        float u[AT_ONCE];
         Candidate c[AT_ONCE];
         bool keep[AT_ONCE];
         int slot[AT_ONCE];
+        earlier.load<THREADS>(base + threadIdx.x, u);
 #pragma unroll
-        for (int e = 0; e < AT_ONCE; ++e) c[e] = earlier.candidate(base + e * THREADS + threadIdx.x);
-#pragma unroll
-        for (int e = 0; e < AT_ONCE; ++e) keep[e] = c[e] >= least;
+        for (int e = 0; e < AT_ONCE; ++e) {
+            c[e] = Earlier::candidate(Earlier::order(u[e]), base + e * THREADS + threadIdx.x);
+            keep[e] = c[e] >= least;
+        }
         const int kept = place_block<THREADS>(keep, slot);
 #pragma unroll
         for (int e = 0; e < AT_ONCE; ++e)
@@ -69,8 +85,7 @@ __device__ int split_earlier(const Earlier& earlier, const Scale& scale, double 
         float u[AT_ONCE];
         bool moves[AT_ONCE];
         int slot[AT_ONCE];
-#pragma unroll
-        for (int e = 0; e < AT_ONCE; ++e) u[e] = earlier.score(base + e * THREADS + threadIdx.x);
+        earlier.load<THREADS>(base + threadIdx.x, u);
 #pragma unroll
         for (int e = 0; e < AT_ONCE; ++e) {
             const bool stays = bracket.stays(u[e]);

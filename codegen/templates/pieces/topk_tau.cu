@@ -7,7 +7,7 @@
 constexpr int TAU_THREADS = CHUNK < 256 ? CHUNK : 256, TAU_WARPS = TAU_THREADS / 32, TAU_SHARE = CHUNK / TAU_THREADS;
 constexpr int TAU_GROUPS = CHUNK / 32 > TAU_WARPS ? CHUNK / 32 : TAU_WARPS;
 constexpr int MOVERS = 1024;                         // that a block keeps
-constexpr int UNSTABLE = CHUNK <= 512 ? 544 : 160;   // that a warp keeps, as shared memory allows
+constexpr int UNSTABLE = CHUNK <= 512 ? 544 : 160;   // that a warp keeps, as shared memory allows: eights
 
 // What a block knows of a chunk.
 struct ChunkScores {
@@ -72,14 +72,14 @@ struct GroupCandidates {
     const Scale& scale;
     long long of_stable;
     int fractional;  // of the stable
-    const int* unstable;  // that arrived before the group,
+    const int* unstable;  // that arrived before the group, then zeros up to a multiple of eight,
     int count;
     const int* recent;  // and those of the group above low, in time order
     int arrived;        // of these by this event
 
     __device__ WholeTotal total(int t) const {
         WholeTotal sum = {of_stable - static_cast<long long>(fractional) * t, fractional};
-        sum.add<1>(unstable, count, 0, t, scale.one);
+        sum.add_eights(unstable, count, t, scale.one);
         sum.add<1>(recent, arrived, 0, t, scale.one);
         return sum;
     }
@@ -133,6 +133,7 @@ __device__ double root_in_group(const ChunkScores& chunk, int before, int end, b
         if (count <= UNSTABLE) {
             const int earlier = __popc(recent & ((1u << lane) - 1)), arrives = recent >> lane & 1;
             if (arrives) unstable[UNSTABLE + earlier] = scale.whole(score);
+            if (lane < 8 && count + lane < UNSTABLE) unstable[count + lane] = 0;
             __syncwarp();
             if (moves) {
                 const GroupCandidates candidates = {scale, stable.whole(scale), stable.fractional, unstable, count,
@@ -177,7 +178,7 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
     __shared__ double tau_after[TAU_GROUPS];
     __shared__ float movers[MOVERS];
     __shared__ int whole_events[CHUNK], whole_movers[MOVERS];
-    __shared__ int unstable[TAU_WARPS][UNSTABLE + 32];
+    __shared__ alignas(16) int unstable[TAU_WARPS][UNSTABLE + 32];
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;

@@ -41,26 +41,42 @@ struct WholeTotal {
     long long sum;
     int fractional;
 
-    // Adds eight scores, of which the sum has 32 bits.
-    __device__ void add(const unsigned (&x)[8], int t, int one) {
-        int total = 0;
+    // Adds eight scores, of which the sum has 32 bits. By as many units as are fractional it falls when t rises by one.
+    __device__ void add(const int (&x)[8], int t, int one) {
+        int here = 0, next = 0;
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
-            const int gate = __viaddmin_s32_relu(static_cast<int>(x[e]), -t, one);
-            total += gate;
-            fractional += static_cast<unsigned>(gate - 1) < static_cast<unsigned>(one - 1) ? 1 : 0;
+            here += __viaddmin_s32_relu(x[e], -t, one);
+            next += __viaddmin_s32_relu(x[e], -1 - t, one);
         }
-        sum += total;
+        sum += here;
+        fractional += here - next;
     }
 
     // Adds every STEP-th of some scores, from the first-th on.
     template <int STEP>
     __device__ void add(const int* scores, int count, int first, int t, int one) {
+        int i = first;
 #pragma unroll 1
-        for (int i = first; i < count; i += 8 * STEP) {
-            unsigned x[8];
+        for (; i + 7 * STEP < count; i += 8 * STEP) {
+            int x[8];
 #pragma unroll
-            for (int e = 0; e < 8; ++e) x[e] = i + e * STEP < count ? scores[i + e * STEP] : 0;
+            for (int e = 0; e < 8; ++e) x[e] = scores[i + e * STEP];
+            add(x, t, one);
+        }
+        if (i >= count) return;
+        int x[8];
+#pragma unroll
+        for (int e = 0; e < 8; ++e) x[e] = i + e * STEP < count ? scores[i + e * STEP] : 0;
+        add(x, t, one);
+    }
+
+    // Adds scores up to the next multiple of eight, which lie at such places.
+    __device__ void add_eights(const int* scores, int count, int t, int one) {
+#pragma unroll 1
+        for (int i = 0; i < count; i += 8) {
+            const int4 a = *reinterpret_cast<const int4*>(scores + i), b = *reinterpret_cast<const int4*>(scores + i + 4);
+            const int x[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
             add(x, t, one);
         }
     }
