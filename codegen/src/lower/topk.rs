@@ -92,12 +92,12 @@ impl TopK {
             scratch("kth_score", Scalar::F32, &[Factor::Rows, hkv, Factor::N]),
         ]);
         // The members of a chunk: the best before it, as many as threads sort, and its arrivals with
-        // the scores, queries and indices of those who leave.
+        // the scores and indices of those who leave.
         let threads = if self.has_lists() { (self.chunk / 4).min(512) } else { self.chunk };
         let kept = u64::from(self.kept().max(threads).next_power_of_two());
         let members = self.fits("plan", 8 * kept + 14 * chunk)?;
         launches.extend([
-            launch("plan_bounds", chunks, if self.has_lists() { 32 } else { 128 }, 0),
+            launch("plan_bounds", chunks, if self.has_lists() { 32 } else { 256 }, 0),
             launch("plan_expiry", chunks, threads, members),
             launch("plan_tau", chunks, self.chunk.min(256), 0),
         ]);

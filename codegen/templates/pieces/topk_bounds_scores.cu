@@ -1,7 +1,7 @@
 // The state after every chunk of short ones, from the scores themselves: a block counts those above pivots until few are left
 // between two, of which it ranks each; then tau by Newton's method over all.
 
-constexpr int BOUND_THREADS = 128, BOUND_WARPS = BOUND_THREADS / 32;
+constexpr int BOUND_THREADS = 256, BOUND_WARPS = BOUND_THREADS / 32;
 constexpr int HELD = 8192;  // scores that are kept in shared memory; those beyond are read again
 constexpr int FEW = 64;     // candidates that are ranked one by one
 
@@ -205,24 +205,54 @@ __device__ Candidate kth_best(const Arrived& arrived, const Present& present) {
     return oldest_of(arrived, low, K - 1 - from_high);
 }
 
-// All as whole numbers, which are held in the place of orders.
-struct AllWhole {
+// Those above a bracket of tau, as whole numbers. Every warp has those of the keys that it keeps: where the first was.
+struct AboveWhole {
     const Arrived& arrived;
     const Scale& scale;
+    const int* mine;
+    int count;
     OfWarps<WholeTotal>& of_warps;
-
-    __device__ static int whole(const Scale& scale, unsigned order) {
-        return order != 0 ? scale.whole(static_cast<double>(score_of_order(order))) : 0;
-    }
 
     __device__ WholeTotal total(int t) const {
         WholeTotal sum = {0, 0};
-        arrived.each([&](int j) { return whole(scale, arrived.order(j)); }, [&](const int (&x)[8], int) { sum.add(x, t, scale.one); });
+        sum.add<32>(mine, count, threadIdx.x % 32, t, scale.one);
+        for (int base = HELD; base < arrived.all.count; base += 8 * BOUND_THREADS) {
+            float u[8];
+            int x[8];
+            arrived.all.load<BOUND_THREADS>(base + threadIdx.x, u);
+#pragma unroll
+            for (int e = 0; e < 8; ++e) x[e] = Earlier::order(u[e]) != 0 ? scale.whole(u[e]) : 0;
+            sum.add(x, t, scale.one);
+        }
         return of_warps.sum({sum_warp(sum.sum), sum_warp(sum.fractional)}, [](const WholeTotal& x, const WholeTotal& y) -> WholeTotal {
             return {x.sum + y.sum, x.fractional + y.fractional};
         });
     }
 };
+
+// Moves whole numbers of the scores above `low` to the front of a warp's share of what is held; returns how many there are.
+__device__ int keep_above(const Scale& scale, double low, unsigned* held, int count) {
+    const int lane = threadIdx.x % 32;
+    const unsigned least = static_cast<unsigned>(least_above(low) >> 32);
+    int next = 0;
+#pragma unroll 1
+    for (int base = 0; base < count; base += 128) {
+        unsigned order[4];
+#pragma unroll
+        for (int e = 0; e < 4; ++e) order[e] = base + e * 32 + lane < count ? held[base + e * 32 + lane] : 0;
+        __syncwarp();
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const unsigned above = __ballot_sync(FULL_WARP, order[e] >= least);
+            if (order[e] >= least) held[next + __popc(above & ((1u << lane) - 1))] = order[e];
+            next += __popc(above);
+        }
+        __syncwarp();
+    }
+    for (int i = lane; i < next; i += 32) held[i] = scale.whole(score_of_order(held[i]));
+    __syncwarp();
+    return next;
+}
 
 // All as doubles.
 struct AllDouble {
@@ -254,11 +284,13 @@ __device__ double tau_of_all(const Arrived& arrived, double v) {
         return root(AllDouble{arrived, of_warps}, low, high, low);
     }
     __syncthreads();  // orders have been read
-    for (int j = threadIdx.x; j < Least()(arrived.all.count, HELD); j += BOUND_THREADS)
-        arrived.held[j] = AllWhole::whole(scale, arrived.held[j]);
-    __syncthreads();
     OfWarps<WholeTotal> of_warps = {whole_memory};
-    return whole_root(AllWhole{arrived, scale, of_warps}, scale.whole(low), scale.whole(high), scale.one / 2);
+    const int here = Least()(arrived.all.count, HELD), share = (here + BOUND_WARPS - 1) / BOUND_WARPS;
+    const int first = Least()(static_cast<int>(threadIdx.x / 32) * share, here), end = Least()(first + share, here);
+    unsigned* mine = arrived.held + first;
+    const int count = keep_above(scale, low, mine, end - first);
+    return whole_root(AboveWhole{arrived, scale, reinterpret_cast<const int*>(mine), count, of_warps}, scale.whole(low),
+                      scale.whole(high), scale.one / 2);
 }
 
 extern "C" __global__ void __launch_bounds__(BOUND_THREADS) plan_bounds(const __grid_constant__ Arguments a) {
@@ -268,11 +300,12 @@ extern "C" __global__ void __launch_bounds__(BOUND_THREADS) plan_bounds(const __
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
     const int g = blockIdx.y;
-    for (int t = chunk * CHUNK + threadIdx.x; t < (chunk + 1) * CHUNK; t += BOUND_THREADS)
-        write_first_expiry(a, s, g, t, arriving(a, s, g, t) != 0);
+    const int t = chunk * CHUNK + threadIdx.x;
+    const bool arrives = arriving(a, s, g, t) != 0;  // at the query that a thread has, which is none beyond the chunk
     const Arrived arrived = {Earlier(a, s, g, chunk + 1), held};
     const Present present = load_all(arrived);
     const Candidate kth = present.count < K ? 0 : kth_best(arrived, present);
     const double tau = present.count > K ? tau_of_all(arrived, score_of(kth)) : -INFINITY_F;
     if (threadIdx.x == 0) write_state(a, g, kth, tau, present.count);
+    if (threadIdx.x < CHUNK) write_first_expiry(a, s, g, t, arrives);
 }

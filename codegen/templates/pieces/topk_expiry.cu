@@ -1,6 +1,7 @@
 // Who is selected during a chunk, from the states before and after it. Of the candidates that are among the best before the
 // chunk those below the K-th best after it leave in between; of those that arrive only the ones above the K-th best before
-// matter. Each query brings one arrival, so at most one candidate leaves at a query, and they leave in ascending order.
+// matter, and of these too those below the K-th best after it leave. Each query brings one arrival, so at most one candidate
+// leaves at a query, and they leave in ascending order.
 
 __device__ constexpr int power_of_two_from(int n) {
     int power = 1;
@@ -10,117 +11,54 @@ __device__ constexpr int power_of_two_from(int n) {
 constexpr int EXPIRY_THREADS = CHUNK <= 256 ? CHUNK : CHUNK <= 2048 ? CHUNK / 4 : 512;
 constexpr int EXPIRY_SHARE = CHUNK / EXPIRY_THREADS;
 constexpr int K_PADDED = power_of_two_from(K > EXPIRY_THREADS ? K : EXPIRY_THREADS);
-constexpr int ARRIVALS = CHUNK <= 256 ? 32 : 64;  // of a group
 
-// Arrivals go in groups, and so do those who leave: by the first group after which the K-th best is above them. Who stays up
-// to a group is above whoever leaves before.
 struct Members {
-    Candidate* old;       // [K_PADDED] the best before the chunk
-    Candidate* arrivals;  // [CHUNK] those of the chunk above the K-th best before, in time order; old[K_PADDED] is the first
-    float* left;          // [CHUNK] score of who leaves at each query, +inf where nobody does
-    unsigned short* out;  // [CHUNK] who is there before a group, and leaves in it: indices into `old`, ARRIVALS for each group
-    Candidate* kth;       // [groups] the K-th best after each
-    int* leaving;         // [groups] number in `out`
-    int count, arrived, groups;
-
-    // Where member i is, after the old come the arrivals.
-    __device__ int place(int i) const { return i < count ? i : K_PADDED + i - count; }
-
-    // The group with which it comes, −1 for the old; and the one in which it leaves.
-    __device__ int comes_in(int place) const { return place < K_PADDED ? -1 : (place - K_PADDED) / ARRIVALS; }
-
-    __device__ int leaves_in(Candidate c) const {
-        int group = 0;
-        while (c >= kth[group]) ++group;
-        return group;
-    }
+    Candidate* old;           // [K_PADDED] the best before the chunk
+    Candidate* arrivals;      // [CHUNK] those of the chunk above the K-th best before, in time order; old[K_PADDED] is the first
+    float* left;              // [CHUNK] score of who leaves at each query, +inf where nobody does
+    unsigned short* leaving;  // [CHUNK] who leaves: indices into `old`, first of the old, then of arrivals, in time order
+    int count, arrived;
 };
 
-// The K-th best after a number of arrivals; every lane of a warp gets it. It is the least that is left once all beyond K have
-// gone, found by counting candidates below pivots: the score it would have if scores were spread evenly, and the middle of the
-// candidates as integers, by turns.
-__device__ __forceinline__ Candidate kth_after(const Members& m, int arrived, Candidate before, Candidate after) {
-    const int lane = threadIdx.x % 32, gone = m.count + arrived - K;
-    if (gone < 0) return 0;
-    const auto below = [&](Candidate bound) {
-        int n = 0;
-#pragma unroll 4
-        for (int i = lane; i < m.count; i += 32) n += m.old[i] < bound ? 1 : 0;
-#pragma unroll 4
-        for (int i = lane; i < arrived; i += 32) n += m.arrivals[i] < bound ? 1 : 0;
-        return sum_warp(n);
-    };
-    Candidate low = before, high = after;
-    int below_low = 0, below_high = below(after);
-    if (below_high <= gone) return after;
-    for (bool evenly = true; below_low < gone; evenly = !evenly) {
-        const double share = __fdividef(gone - below_low + 0.5f, below_high - below_low), from = score_of(low);
-        Candidate pivot = evenly ? least_above(from + share * (score_of(high) - from)) : low + (high - low) / 2;
-        pivot = Greatest()(Least()(pivot, high - 1), low + 1);
-        const int n = below(pivot);
-        if (n <= gone) low = pivot, below_low = n;
-        else high = pivot, below_high = n;
-    }
-    Candidate least = after;
-    for (int i = lane; i < m.count; i += 32) least = m.old[i] >= low ? Least()(least, m.old[i]) : least;
-    for (int i = lane; i < arrived; i += 32) least = m.arrivals[i] >= low ? Least()(least, m.arrivals[i]) : least;
-    return least_of_warp(least);
-}
-
-// The query at which a candidate stops being selected, in a group in which it leaves: that of the arrival by which K are
-// better than it, or its own if they are by then.
-__device__ __forceinline__ int leaves_at(const Members& m, Candidate c, int group, bool there_before) {
-    const int first = group * ARRIVALS, there = Least()(m.count + first, K);
-    int missing = K - there + (there_before ? 1 : 0);
-#pragma unroll 8
-    for (int i = 0; i < m.leaving[group]; ++i) missing += m.old[m.out[first + i]] < c ? 1 : 0;
-    int i = first;
-    for (; missing > 0 && i + 8 <= m.arrived; i += 8) {  // eight at a time, up to those among which it happens
-        int better = 0;
+// Fills in who leaves of so many members from `first` on; returns how many those are.
+template <int SHARE>
+__device__ int find_leaving(const Members& m, int first, int count, Candidate after, unsigned short* leaving) {
+    bool leaves[SHARE];
+    int slot[SHARE];
 #pragma unroll
-        for (int e = 0; e < 8; ++e) better += m.arrivals[i + e] > c ? 1 : 0;
-        if (better >= missing) break;
-        missing -= better;
+    for (int e = 0; e < SHARE; ++e) {
+        const int i = e * EXPIRY_THREADS + threadIdx.x;
+        leaves[e] = i < count && m.old[first + i] < after;
     }
-    for (; missing > 0 && i < m.arrived; ++i) missing -= m.arrivals[i] > c ? 1 : 0;
-    const int then = i > first ? arrival_of(m.arrivals[i - 1]) : 0, own = arrival_of(c);
-    return then > own ? then : own;
+    const int found = place_block<EXPIRY_THREADS>(leaves, slot);
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e)
+        if (leaves[e]) leaving[slot[e]] = static_cast<unsigned short>(first + e * EXPIRY_THREADS + threadIdx.x);
+    return found;
 }
 
-// Writes the expiry of everyone who leaves during the chunk, and of arrivals that are never selected.
-__device__ void write_expiry(const Arguments& a, const Sequence& s, int g, int chunk, const Members& m, Candidate before,
-                             Candidate after) {
-    for (int group = threadIdx.x / 32; group < m.groups; group += EXPIRY_THREADS / 32) {
-        const int arrived = Least()((group + 1) * ARRIVALS, m.arrived);
-        const Candidate kth = group < m.groups - 1 ? kth_after(m, arrived, before, after) : after;
-        if (threadIdx.x % 32 == 0) m.kth[group] = kth, m.leaving[group] = 0;
-    }
+// Writes the expiry of everyone who leaves during the chunk, and of arrivals that are never selected. Somebody stops being selected
+// with the arrival by which K are better: were all arrivals better, that would be the one whose number is what there is room for
+// and the old below it; any arrival up to there that is not better puts it off by one.
+__device__ void write_expiry(const Arguments& a, const Sequence& s, int g, int chunk, const Members& m, Candidate after) {
+    const int old = find_leaving<K_PADDED / EXPIRY_THREADS>(m, 0, m.count, after, m.leaving);
+    const int all = old + find_leaving<EXPIRY_SHARE>(m, K_PADDED, m.arrived, after, m.leaving + old);
     __syncthreads();
-    for (int base = 0; base < m.count + m.arrived; base += EXPIRY_THREADS) {
-        const int i = base + threadIdx.x, place = m.place(i), lane = threadIdx.x % 32;
-        int group = -1;
-        if (i < m.count + m.arrived && m.old[place] < after) group = m.leaves_in(m.old[place]);
-        if (m.comes_in(place) >= group) group = -1;
-        // Slots for those of a warp who leave in the same group, together.
-        const unsigned same = __match_any_sync(FULL_WARP, group);
-        const int leader = __ffs(same) - 1;
-        int slot = 0;
-        if (group >= 0 && lane == leader) slot = atomicAdd(&m.leaving[group], __popc(same));
-        slot = __shfl_sync(FULL_WARP, slot, leader) + __popc(same & ((1u << lane) - 1));
-        if (group >= 0) m.out[group * ARRIVALS + slot] = static_cast<unsigned short>(place);
-    }
-    __syncthreads();
-    // A warp at a time has those who leave in a group, the ones who come in it last.
-    for (int group = threadIdx.x / 32; group < m.groups; group += EXPIRY_THREADS / 32) {
-        const int first = group * ARRIVALS, old = m.leaving[group];
-        for (int i = threadIdx.x % 32; i < old + Least()(m.arrived - first, ARRIVALS); i += 32) {
-            const Candidate c = m.old[i < old ? m.out[first + i] : K_PADDED + first + i - old];
-            if (c >= m.kth[group]) continue;
-            const bool never = group > 0 && c < m.kth[group - 1];  // was selected
-            const int t = never ? arrival_of(c) : leaves_at(m, c, group, i < old);
-            a.expiry[position_index(a, s, g, arrival_of(c) - WINDOW)] = t;
-            if (t > arrival_of(c)) m.left[t - chunk * CHUNK] = score_of(c);
+    for (int l = threadIdx.x; l < all; l += EXPIRY_THREADS) {
+        const int place = m.leaving[l];
+        const Candidate c = m.old[place];
+        int last = K - m.count - (place < K_PADDED ? 0 : 1);  // the number of that arrival, from 0
+#pragma unroll 8
+        for (int i = 0; i < old; ++i) last += m.old[m.leaving[i]] < c ? 1 : 0;
+#pragma unroll 4
+        for (int i = old; i < all; ++i) {
+            const int other = m.leaving[i];
+            last += other - K_PADDED <= last && m.old[other] <= c ? 1 : 0;
         }
+        // One that comes later than that is never selected.
+        const int t = last > place - K_PADDED ? arrival_of(m.arrivals[last]) : arrival_of(c);
+        a.expiry[position_index(a, s, g, arrival_of(c) - WINDOW)] = t;
+        if (t > arrival_of(c)) m.left[t - chunk * CHUNK] = score_of(c);
     }
 }
 
@@ -182,9 +120,6 @@ __device__ void write_keys(const Arguments& a, const Sequence& s, int g, int chu
 extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 / EXPIRY_THREADS : 1) plan_expiry(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
-    constexpr int GROUPS = CHUNK / ARRIVALS;
-    __shared__ Candidate kth[GROUPS];
-    __shared__ int leaving[GROUPS];
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -200,9 +135,7 @@ extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 
     m.old = reinterpret_cast<Candidate*>(shared_memory);
     m.arrivals = m.old + K_PADDED;
     m.left = reinterpret_cast<float*>(m.arrivals + CHUNK);
-    m.out = reinterpret_cast<unsigned short*>(m.left + CHUNK);
-    m.kth = kth;
-    m.leaving = leaving;
+    m.leaving = reinterpret_cast<unsigned short*>(m.left + CHUNK);
     m.count = gather<EXPIRY_THREADS>(Earlier(a, s, g, chunk), before > 0 ? before : 1, m.old);
     bool above[EXPIRY_SHARE];
     int slot[EXPIRY_SHARE];
@@ -216,9 +149,8 @@ extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 
         if (above[e]) m.arrivals[slot[e]] = c[e];
         else if (c[e] != 0) a.expiry[position_index(a, s, g, t - WINDOW)] = t;
     }
-    m.groups = (m.arrived + ARRIVALS - 1) / ARRIVALS;
     __syncthreads();
-    write_expiry(a, s, g, chunk, m, before, after);
+    write_expiry(a, s, g, chunk, m, after);
     __syncthreads();
     write_kth_scores(a, s, g, chunk, m, after == 0 ? -INFINITY_F : score_of(after));
     write_keys(a, s, g, chunk, m, after);
