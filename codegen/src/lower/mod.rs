@@ -18,7 +18,7 @@ mod names;
 mod reduce;
 mod selection;
 mod small;
-mod topk;
+pub(crate) mod topk;
 pub(crate) mod warpgroups;
 
 use crate::{Error, KernelPlan, Module, Problem, Schedule, Target};

@@ -2,7 +2,7 @@
 
 use super::elementwise::{Domain, Expressions};
 use super::module::Builder;
-use super::topk::TopK;
+use super::topk::{TopK, has_lists};
 use crate::{Buffer, Error, Factor, KernelPlan, Launch, Module, Problem, Scalar, Schedule, Target};
 use sparsek_dsl::ir::ValueId;
 use std::collections::BTreeSet;
@@ -61,7 +61,7 @@ pub(crate) fn lower(
         scores(&mut b, &e, gate.score)?;
     }
     let topk = TopK::of(problem, schedule);
-    b.values.plan_by_lists = topk.has_lists();
+    b.values.plan_by_lists = has_lists(topk.chunk);
     b.add(topk.plan()?);
     Ok(b.finish())
 }

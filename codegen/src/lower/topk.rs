@@ -7,7 +7,7 @@ use crate::{Buffer, Error, Factor, Keep, Launch, Product, Scalar};
 const SHARED: u32 = 99 * 1024;
 
 /// Most positions of a merged list: what a block sorts in shared memory.
-const MERGED: u32 = 8192;
+pub(crate) const MERGED: u32 = 8192;
 
 /// Positions of a block of `threshold_ranges`.
 const RANGE_KEYS: u32 = 256;
@@ -15,6 +15,12 @@ const RANGE_KEYS: u32 = 256;
 /// Queries and threads of a block of `threshold_counts`, `threshold_sums` and `threshold_prefixes`.
 const SUM_QUERIES: u32 = 2048;
 const SUM_THREADS: u32 = 512;
+
+/// Whether a plan of such chunks searches sorted lists of scores. Short chunks are for short sequences,
+/// of which every block goes over all scores.
+pub(crate) fn has_lists(chunk: u32) -> bool {
+    chunk > 256
+}
 
 /// What selects keys, as the templates' constants `K`, `WINDOW`, `SINKS`, `CHUNK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +86,7 @@ impl TopK {
             return Ok((buffers, vec![launch("plan_sinks", chunks, 256, 0)]));
         }
         let mut launches = Vec::new();
-        if self.has_lists() {
+        if has_lists(self.chunk) {
             let (lists, sorting) = self.lists()?;
             buffers.extend(lists);
             launches.extend(sorting);
@@ -93,11 +99,11 @@ impl TopK {
         ]);
         // The members of a chunk: the best before it, as many as threads sort, and its arrivals with
         // the scores and indices of those who leave.
-        let threads = if self.has_lists() { (self.chunk / 4).min(512) } else { self.chunk };
+        let threads = if has_lists(self.chunk) { (self.chunk / 4).min(512) } else { self.chunk };
         let kept = u64::from(self.kept().max(threads).next_power_of_two());
         let members = self.fits("plan", 8 * kept + 14 * chunk)?;
         launches.extend([
-            launch("plan_bounds", chunks, if self.has_lists() { 32 } else { 256 }, 0),
+            launch("plan_bounds", chunks, if has_lists(self.chunk) { 32 } else { 256 }, 0),
             launch("plan_expiry", chunks, threads, members),
             launch("plan_tau", chunks, self.chunk.min(256), 0),
         ]);
@@ -192,12 +198,6 @@ impl TopK {
 
     fn kept(&self) -> u32 {
         self.k.unwrap_or(0)
-    }
-
-    /// Whether the plan searches sorted lists of scores. Short chunks are for short sequences, of which
-    /// every block goes over all scores.
-    pub(crate) fn has_lists(&self) -> bool {
-        self.chunk > 256
     }
 
     fn check_chunk(&self) -> Result<(), Error> {

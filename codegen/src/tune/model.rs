@@ -20,6 +20,7 @@
 
 use super::space::Sweep;
 use crate::lower::matmul::{self, Need};
+use crate::lower::topk::{MERGED, has_lists};
 use crate::{Family, PassSchedule, Problem, Schedule, Target};
 use sparsek_dsl::Elem;
 use sparsek_dsl::ir::Class;
@@ -347,23 +348,28 @@ impl Model<'_> {
         if instance.k == 0 {
             return 0.0;
         }
-        let (n, chunk) = (self.n(), f64::from(chunk));
+        let n = self.n();
         let heads = self.workload.sequences();
         let (selected, _) = self.seen();
         let pairs = n * heads * f64::from(self.problem.group) * selected;
         let rate = self.machine.peak(self.target, instance.elem);
         let swept = 2.1 * 8.0 * pairs * instance.d as f64 / rate * 1e3;
-        self.plan(n, chunk, heads) + self.spans(n, 2.0 * chunk, heads, swept)
+        self.plan(n, chunk, heads) + self.spans(n, 2.0 * f64::from(chunk), heads, swept)
     }
 
-    /// The plan: launches, a block that walks its chunk query by query, sorted lists that every chunk
-    /// searches, and merging them where they are many.
-    fn plan(&self, n: f64, chunk: f64, heads: f64) -> f64 {
-        let merged = 8192.0f64.min(32.0 * chunk);
+    /// The plan: launches, a block that walks its chunk query by query; and for short chunks every block
+    /// going over all scores before it, for others sorted lists that every chunk searches, and merging them
+    /// where they are many.
+    fn plan(&self, n: f64, chunk: u32, heads: f64) -> f64 {
+        let (by_lists, chunk) = (has_lists(chunk), f64::from(chunk));
+        if !by_lists {
+            return 0.03 + 2e-5 * chunk.min(n) + 1.05e-8 * n * n * heads / chunk;
+        }
+        let merged = f64::from(MERGED);
         let lists = (n / chunk).min(merged / chunk) + (n / merged).floor();
         let merging = if n > merged { 0.04 } else { 0.0 };
         let searches = 8e-7 * (n / chunk) * heads * lists;
-        0.06 + 1.17e-4 * chunk.min(n) + 8e-4 * lists + merging + 1.2e-7 * n * heads + searches
+        0.035 + 1.17e-4 * chunk.min(n) + 8e-4 * lists + merging + 1.2e-7 * n * heads + searches
     }
 
     /// The sweep's time beyond that of evenly shared work, and partial d_k and d_v of a span's keys in

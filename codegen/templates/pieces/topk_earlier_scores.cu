@@ -47,7 +47,7 @@ struct Earlier {
     }
 };
 
-constexpr int AT_ONCE = 16;  // scores of a thread
+constexpr int AT_ONCE = 8;  // scores of a thread
 constexpr bool GATHERED_IN_ORDER = true;  // of arrival
 
 // The candidates from `least` on; returns how many.
@@ -83,24 +83,26 @@ __device__ int split_earlier(const Earlier& earlier, const Scale& scale, double 
     int next = 0;
     for (int base = 0; base < earlier.count; base += AT_ONCE * THREADS) {
         float u[AT_ONCE];
-        bool moves[AT_ONCE];
-        int slot[AT_ONCE];
         earlier.load<THREADS>(base + threadIdx.x, u);
+        unsigned moves = 0;  // a bit for each
 #pragma unroll
         for (int e = 0; e < AT_ONCE; ++e) {
             const bool stays = bracket.stays(u[e]);
-            moves[e] = bracket.moves(u[e]);
+            moves |= bracket.moves(u[e]) ? 1u << e : 0;
             mine.saturated += bracket.sits(u[e]) ? 1 : 0;
             mine.fractional += stays ? 1 : 0;
-            mine.sum += stays ? u[e] - high : 0.0;
+            if (stays) mine.sum += u[e] - high;
         }
-        const int moving = place_block<THREADS>(moves, slot);
+        int moving;
+        int slot = next + scan_block(__popc(moves), 0, moving, Sum());
 #pragma unroll
         for (int e = 0; e < AT_ONCE; ++e) {
-            const int at = next + slot[e];
-            if (!moves[e] || at >= MOST) continue;
-            movers[at] = u[e];
-            whole_movers[at] = scale.whole(u[e]);
+            if ((moves >> e & 1) == 0) continue;
+            if (slot < MOST) {
+                movers[slot] = u[e];
+                whole_movers[slot] = scale.whole(u[e]);
+            }
+            ++slot;
         }
         next += moving;
     }

@@ -37,28 +37,76 @@ __device__ int find_leaving(const Members& m, int first, int count, Candidate af
     return found;
 }
 
+// Sorts the old, ascending.
+__device__ void sort_old(const Members& m) {
+    constexpr int SHARE = K_PADDED / EXPIRY_THREADS;
+    Candidate x[SHARE];
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e) {
+        const int i = threadIdx.x * SHARE + e;
+        x[e] = i < m.count ? m.old[i] : ~0ull;
+    }
+    bitonic_sort<K_PADDED>(x, m.old, 1);
+    __syncthreads();
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e) m.old[threadIdx.x * SHARE + e] = x[e];
+    __syncthreads();
+}
+
 // Writes the expiry of everyone who leaves during the chunk, and of arrivals that are never selected. Somebody stops being selected
 // with the arrival by which K are better: were all arrivals better, that would be the one whose number is what there is room for
-// and the old below it; any arrival up to there that is not better puts it off by one.
+// and the old below it; any arrival up to there that is not better puts it off by one. Where many of the old leave, they are sorted
+// first; in short chunks, whose old are in the order of their arrival, there are at most as many as threads.
 __device__ void write_expiry(const Arguments& a, const Sequence& s, int g, int chunk, const Members& m, Candidate after) {
     const int old = find_leaving<K_PADDED / EXPIRY_THREADS>(m, 0, m.count, after, m.leaving);
     const int all = old + find_leaving<EXPIRY_SHARE>(m, K_PADDED, m.arrived, after, m.leaving + old);
     __syncthreads();
-    for (int l = threadIdx.x; l < all; l += EXPIRY_THREADS) {
-        const int place = m.leaving[l];
-        const Candidate c = m.old[place];
-        int last = K - m.count - (place < K_PADDED ? 0 : 1);  // the number of that arrival, from 0
-#pragma unroll 8
-        for (int i = 0; i < old; ++i) last += m.old[m.leaving[i]] < c ? 1 : 0;
-#pragma unroll 4
-        for (int i = old; i < all; ++i) {
-            const int other = m.leaving[i];
-            last += other - K_PADDED <= last && m.old[other] <= c ? 1 : 0;
+    const bool sorted = !GATHERED_IN_ORDER && old > 64;
+    if (sorted) sort_old(m);
+    if (threadIdx.x >= all) return;
+    int place[EXPIRY_SHARE], below[EXPIRY_SHARE], last[EXPIRY_SHARE];  // the old below it, and that arrival's number, from 0
+    Candidate c[EXPIRY_SHARE];
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) {
+        const int l = e * EXPIRY_THREADS + threadIdx.x;
+        place[e] = l >= all ? 0 : sorted && l < old ? l : m.leaving[l];
+        c[e] = l < all ? m.old[place[e]] : 0;
+        below[e] = 0;
+        for (int end = sorted && l < all ? old : 0; below[e] < end;) {
+            const int middle = (below[e] + end) / 2;
+            if (m.old[middle] < c[e]) below[e] = middle + 1;
+            else end = middle;
         }
+    }
+    for (int i = 0; i < (sorted ? 0 : old); ++i) {
+        const Candidate other = m.old[m.leaving[i]];
+#pragma unroll
+        for (int e = 0; e < EXPIRY_SHARE; ++e) below[e] += other < c[e] ? 1 : 0;
+    }
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) last[e] = K - m.count + below[e] - (place[e] < K_PADDED ? 0 : 1);
+    for (int i = old; i < all; i += 4) {  // four at a time, whose loads overlap
+        int arrival[4];
+        Candidate other[4];
+#pragma unroll
+        for (int x = 0; x < 4; ++x) {
+            const int at = i + x < all ? m.leaving[i + x] : K_PADDED + CHUNK;
+            arrival[x] = at - K_PADDED;
+            other[x] = m.old[arrival[x] < CHUNK ? at : 0];
+        }
+#pragma unroll
+        for (int x = 0; x < 4; ++x) {
+#pragma unroll
+            for (int e = 0; e < EXPIRY_SHARE; ++e) last[e] += arrival[x] <= last[e] && other[x] <= c[e] ? 1 : 0;
+        }
+    }
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) {
+        if (c[e] == 0) continue;
         // One that comes later than that is never selected.
-        const int t = last > place - K_PADDED ? arrival_of(m.arrivals[last]) : arrival_of(c);
-        a.expiry[position_index(a, s, g, arrival_of(c) - WINDOW)] = t;
-        if (t > arrival_of(c)) m.left[t - chunk * CHUNK] = score_of(c);
+        const int t = last[e] > place[e] - K_PADDED ? arrival_of(m.arrivals[last[e]]) : arrival_of(c[e]);
+        a.expiry[position_index(a, s, g, arrival_of(c[e]) - WINDOW)] = t;
+        if (t > arrival_of(c[e])) m.left[t - chunk * CHUNK] = score_of(c[e]);
     }
 }
 
@@ -117,7 +165,7 @@ __device__ void write_keys(const Arguments& a, const Sequence& s, int g, int chu
     if (threadIdx.x == 0) write_counts(a, list, sinks_before(chunk) + m.count, next);
 }
 
-extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 / EXPIRY_THREADS : 1) plan_expiry(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 1024 / EXPIRY_THREADS : 1) plan_expiry(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     Sequence s;

@@ -101,8 +101,9 @@ __device__ __forceinline__ T scan_block(T x, T identity, T& total, Op op) {
 // Slots for the elements that a block keeps, in order: of thread x element e is e · THREADS + x. Returns how many are kept.
 template <int THREADS, int SHARE>
 __device__ __forceinline__ int place_block(const bool (&keep)[SHARE], int (&slot)[SHARE]) {
-    constexpr int WARPS = THREADS / 32, COUNTS = SHARE * WARPS;
-    __shared__ int counts[COUNTS];  // that warps keep
+    constexpr int WARPS = THREADS / 32, PER_LANE = (SHARE * WARPS + 31) / 32;
+    static_assert(WARPS % PER_LANE == 0, "a warp's counts are those of one place in each lane");
+    __shared__ int counts[PER_LANE * 32];  // that warps keep
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     unsigned kept[SHARE];
 #pragma unroll
@@ -112,25 +113,25 @@ __device__ __forceinline__ int place_block(const bool (&keep)[SHARE], int (&slot
     for (int e = 0; e < SHARE; ++e)
         if (lane == 0) counts[e * WARPS + warp] = __popc(kept[e]);
     __syncthreads();
-    int next = 0;
+    int before[PER_LANE], all = 0;  // in the lane
 #pragma unroll
-    for (int base = 0; base < COUNTS; base += 32) {
-        const int count = base + lane < COUNTS ? counts[base + lane] : 0;
-        int before = count;
-        for (int d = 1; d < 32; d *= 2) {
-            const int y = __shfl_up_sync(FULL_WARP, before, d);
-            if (lane >= d) before += y;
-        }
-        const int total = __shfl_sync(FULL_WARP, before, 31);
-        before += next - count;
-#pragma unroll
-        for (int e = 0; e < SHARE; ++e) {
-            if (e * WARPS / 32 != base / 32) continue;  // WARPS divides 32
-            slot[e] = __shfl_sync(FULL_WARP, before, e * WARPS % 32 + warp) + __popc(kept[e] & ((1u << lane) - 1));
-        }
-        next += total;
+    for (int i = 0; i < PER_LANE; ++i) {
+        before[i] = all;
+        if (lane * PER_LANE + i < SHARE * WARPS) all += counts[lane * PER_LANE + i];
     }
-    return next;
+    int end = all;
+    for (int d = 1; d < 32; d *= 2) {
+        const int y = __shfl_up_sync(FULL_WARP, end, d);
+        if (lane >= d) end += y;
+    }
+    int mine = 0;  // before the counts of this warp that a lane has
+#pragma unroll
+    for (int i = 0; i < PER_LANE; ++i)
+        if (warp % PER_LANE == i) mine = before[i] + end - all;
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e)
+        slot[e] = __shfl_sync(FULL_WARP, mine, (e * WARPS + warp) / PER_LANE) + __popc(kept[e] & ((1u << lane) - 1));
+    return __shfl_sync(FULL_WARP, end, 31);
 }
 
 // The state after a chunk: the K-th best candidate (0 while fewer have arrived), tau, the number that have arrived.

@@ -169,8 +169,8 @@ __device__ double tau_before(const Arguments& a, long long bound, int chunk) {
     return greatest;
 }
 
-// Blocks of a multiprocessor. 80 registers are too few for short and for long chunks and before sm_90.
-constexpr int TAU_BLOCKS = 512 <= CHUNK && CHUNK <= 1024 && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200 ? 3 : 2;
+// Blocks of a multiprocessor. 80 registers are too few for long chunks and before sm_90.
+constexpr int TAU_BLOCKS = CHUNK <= 1024 && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200 ? 3 : 2;
 
 extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(const __grid_constant__ Arguments a) {
     __shared__ float events[CHUNK];
