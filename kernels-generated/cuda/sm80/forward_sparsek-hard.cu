@@ -169,9 +169,16 @@ __device__ __forceinline__ bool find_block(const Arguments& a, int id, Sequence&
     return block * P < s.length;
 }
 
+// The score of a sequence's first key, and how far it is to the next.
+__device__ __forceinline__ const float* scores_of(const Arguments& a, const Sequence& s, int g) {
+    return a.u + s.row * a.u_batch + g * a.u_head + s.start * a.u_position;
+}
+
+__device__ __forceinline__ long long score_stride(const Arguments& a) { return a.u_position; }
+
 // The score of a key.
 __device__ __forceinline__ float score_at(const Arguments& a, const Sequence& s, int g, int j) {
-    return a.u[s.row * a.u_batch + g * a.u_head + (s.start + j) * a.u_position];
+    return scores_of(a, s, g)[j * score_stride(a)];
 }
 
 // Asynchronous copies of 16 bytes from device to shared memory. Without `valid` the 16 bytes become zero and nothing

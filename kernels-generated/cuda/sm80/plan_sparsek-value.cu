@@ -102,9 +102,16 @@ __device__ __forceinline__ bool find_block(const Arguments& a, int id, Sequence&
     return block * P < s.length;
 }
 
+// The score of a sequence's first key, and how far it is to the next.
+__device__ __forceinline__ const float* scores_of(const Arguments& a, const Sequence& s, int g) {
+    return a.u + s.row * a.u_batch + g * a.u_head + s.start * a.u_position;
+}
+
+__device__ __forceinline__ long long score_stride(const Arguments& a) { return a.u_position; }
+
 // The score of a key.
 __device__ __forceinline__ float score_at(const Arguments& a, const Sequence& s, int g, int j) {
-    return a.u[s.row * a.u_batch + g * a.u_head + (s.start + j) * a.u_position];
+    return scores_of(a, s, g)[j * score_stride(a)];
 }
 
 // Writes the sinks that are past the window at some query of the chunk; returns how many.
@@ -144,10 +151,11 @@ __device__ __forceinline__ unsigned ordered(float score) {
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-__device__ __forceinline__ float score_of(Candidate c) {
-    const unsigned order = static_cast<unsigned>(c >> 32);
+__device__ __forceinline__ float score_of_order(unsigned order) {
     return __uint_as_float(order & 0x80000000u ? order & 0x7fffffffu : ~order);
 }
+
+__device__ __forceinline__ float score_of(Candidate c) { return score_of_order(static_cast<unsigned>(c >> 32)); }
 
 __device__ __forceinline__ int arrival_of(Candidate c) { return static_cast<int>(~static_cast<unsigned>(c)); }
 
@@ -163,6 +171,16 @@ __device__ __forceinline__ Candidate arriving(const Arguments& a, const Sequence
     const float score = score_at(a, s, g, j);
     if (score != score || score == -INFINITY_F) return 0;
     return static_cast<Candidate>(ordered(score)) << 32 | ~static_cast<unsigned>(t);
+}
+
+// Expiry as far as arrivals alone decide it: a sink is seen to the end, a candidate too until the queries at which it is not
+// among the best are known, and any other key while it is in the window. Of query t: the key that arrives, and its own that
+// never does.
+__device__ __forceinline__ void write_first_expiry(const Arguments& a, const Sequence& s, int g, int t, bool arrives) {
+    if (t >= s.length) return;
+    if (t < SINKS || t >= s.length - WINDOW) a.expiry[position_index(a, s, g, t)] = s.length;
+    const int j = t - WINDOW;
+    if (j >= SINKS) a.expiry[position_index(a, s, g, j)] = arrives ? s.length : t;
 }
 
 struct Sum {
@@ -219,8 +237,9 @@ __device__ __forceinline__ T scan_block(T x, T identity, T& total, Op op) {
 // Slots for the elements that a block keeps, in order: of thread x element e is e · THREADS + x. Returns how many are kept.
 template <int THREADS, int SHARE>
 __device__ __forceinline__ int place_block(const bool (&keep)[SHARE], int (&slot)[SHARE]) {
-    constexpr int WARPS = THREADS / 32, COUNTS = SHARE * WARPS;
-    __shared__ int counts[COUNTS];  // that warps keep
+    constexpr int WARPS = THREADS / 32, PER_LANE = (SHARE * WARPS + 31) / 32;
+    static_assert(WARPS % PER_LANE == 0, "a warp's counts are those of one place in each lane");
+    __shared__ int counts[PER_LANE * 32];  // that warps keep
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     unsigned kept[SHARE];
 #pragma unroll
@@ -230,25 +249,34 @@ __device__ __forceinline__ int place_block(const bool (&keep)[SHARE], int (&slot
     for (int e = 0; e < SHARE; ++e)
         if (lane == 0) counts[e * WARPS + warp] = __popc(kept[e]);
     __syncthreads();
-    int next = 0;
+    int before[PER_LANE], all = 0;  // in the lane
 #pragma unroll
-    for (int base = 0; base < COUNTS; base += 32) {
-        const int count = base + lane < COUNTS ? counts[base + lane] : 0;
-        int before = count;
-        for (int d = 1; d < 32; d *= 2) {
-            const int y = __shfl_up_sync(FULL_WARP, before, d);
-            if (lane >= d) before += y;
-        }
-        const int total = __shfl_sync(FULL_WARP, before, 31);
-        before += next - count;
-#pragma unroll
-        for (int e = 0; e < SHARE; ++e) {
-            if (e * WARPS / 32 != base / 32) continue;  // WARPS divides 32
-            slot[e] = __shfl_sync(FULL_WARP, before, e * WARPS % 32 + warp) + __popc(kept[e] & ((1u << lane) - 1));
-        }
-        next += total;
+    for (int i = 0; i < PER_LANE; ++i) {
+        before[i] = all;
+        if (lane * PER_LANE + i < SHARE * WARPS) all += counts[lane * PER_LANE + i];
     }
-    return next;
+    int end = all;
+    for (int d = 1; d < 32; d *= 2) {
+        const int y = __shfl_up_sync(FULL_WARP, end, d);
+        if (lane >= d) end += y;
+    }
+    int mine = 0;  // before the counts of this warp that a lane has
+#pragma unroll
+    for (int i = 0; i < PER_LANE; ++i)
+        if (warp % PER_LANE == i) mine = before[i] + end - all;
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e)
+        slot[e] = __shfl_sync(FULL_WARP, mine, (e * WARPS + warp) / PER_LANE) + __popc(kept[e] & ((1u << lane) - 1));
+    return __shfl_sync(FULL_WARP, end, 31);
+}
+
+// The state after a chunk: the K-th best candidate (0 while fewer have arrived), tau, the number that have arrived.
+__device__ __forceinline__ void write_state(const Arguments& a, int g, Candidate kth, double tau, int arrived) {
+    const long long index = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
+    a.bound_kth[index] = kth;
+    // Where f is K at more than one t, tau is the greatest of them: the K-th best score less 1.
+    a.bound_tau[index] = arrived > K ? Greatest()(tau, score_of(kth) - 1.0) : tau;
+    a.bound_arrived[index] = arrived;
 }
 
 // Sorts the E consecutive elements that each thread of a block has, ascending over the block, in runs of SIZE. Runs of
@@ -331,9 +359,193 @@ __device__ __forceinline__ Total sum_warp(const Total& x) {
     return {sum_warp(x.sum), sum_warp(x.saturated), sum_warp(x.fractional)};
 }
 
+// A t with f(t) = K, known to be in [low, high], where f(low) >= K. Where f is K at more than one, exactly K candidates are above
+// t + 1 and nobody is fractional: the largest such t is v − 1, v being the K-th best score. Newton's method from a guess, halving
+// where it leaves the bracket a second time on the same side (an end may be the root), until t is known to 2⁻³⁰ of max(1, |t|). As f
+// falls at least as fast as t rises, a rest of f within that tells, if it is small beside the steps in which f falls far from 0.
+template <class Candidates>
+__device__ double root(const Candidates& candidates, double low, double high, double guess) {
+    if (!(low < high)) return low;
+    double t = guess > low && guess < high ? guess : low;
+    bool low_seen = false, high_seen = false;  // f there has been computed
+    for (int step = 1;; ++step) {
+        const Total at = candidates.total(t);
+        const double size = t < 0.0 ? -t : t, tolerance = 0x1p-30 * (size > 1.0 ? size : 1.0), rest = at.f() - K;
+        if (rest >= 0.0) low = t, low_seen = true;
+        else high = t, high_seen = true;
+        const double near = Least()(tolerance, 0x1p-10);
+        if ((rest <= near && -rest <= near) || high - low <= tolerance) return t;
+        // Seven digits of a step are enough.
+        double next = t + __fdividef(static_cast<float>(rest), static_cast<float>(at.fractional));
+        if (next >= high && !high_seen) {
+            next = high;
+            high_seen = true;
+        } else if (next <= low && !low_seen) {
+            next = low;
+            low_seen = true;
+        } else {
+            if (!(next > low && next < high) || step % 8 == 0) next = 0.5 * (low + high);
+            if (!(next > low && next < high)) return low;
+        }
+        t = next;
+    }
+}
+
+// Scores as whole numbers x, u ≈ origin + unit · x, while tau is in a bracket. clip(u − t, 0, 1) is one instruction then, where
+// doubles take ten that wait for each other, and sums are exact. A score is off by half a unit at most, and so is a root.
+struct Scale {
+    double origin, unit, units;  // of 1
+    int one;                     // the same
+    double finest;               // |t|, or 1 where that is more, from which on a unit is at most 2⁻²⁵ of it
+
+    // 2 to the power of `exponent` exceeds 1 and both ends. Whole numbers reach to the ends' distance and 1: to 2.5 · 2²⁸.
+    __device__ Scale(double low, double high) : origin(low) {
+        const double ends = Greatest()(low < 0.0 ? -low : low, high < 0.0 ? -high : high), size = ends > 1.0 ? ends : 1.0;
+        const int exponent = (__double2hiint(size) >> 20) - 1022;
+        const bool fits = exponent <= 24;
+        const int shift = fits ? 28 - exponent : 0;
+        unit = __hiloint2double((1023 - shift) << 20, 0);
+        units = __hiloint2double((1023 + shift) << 20, 0);
+        one = 1 << shift;
+        finest = fits ? 0x1p25 * unit : INFINITY_F;
+    }
+
+    // Whether there are whole numbers at all: not of ends beyond 2²⁴.
+    __device__ bool is_used() const { return finest < INFINITY_F; }
+
+    // Of what is above the bracket by more than 1, some number that is as well.
+    __device__ int whole(double u) const {
+        const double x = (u - origin) * units;
+        return x < 0.0 ? 0 : x < 0x1p30 ? __double2int_rn(x) : (1 << 30) - 1;
+    }
+
+    // Whether a root there is right to a digit more than a float has: not where tau goes through 0 and an end is far.
+    __device__ bool reaches(double t) const { return Greatest()(t < 0.0 ? -t : t, 1.0) >= finest; }
+};
+
+__device__ __forceinline__ long long sum_warp(long long x) {
+    // Not negative, and less than 2⁵³.
+    const unsigned low = __reduce_add_sync(FULL_WARP, static_cast<unsigned>(x) & 0x7ffffff);
+    return static_cast<long long>(__reduce_add_sync(FULL_WARP, static_cast<unsigned>(x >> 27))) * (1 << 27) + low;
+}
+
+// f at a t of whole numbers, in units, and how fast it falls there.
+struct WholeTotal {
+    long long sum;
+    int fractional;
+
+    // Adds eight scores, of which the sum has 32 bits. By as many units as are fractional it falls when t rises by one.
+    __device__ void add(const int (&x)[8], int t, int one) {
+        int here = 0, next = 0;
+#pragma unroll
+        for (int e = 0; e < 8; ++e) {
+            here += __viaddmin_s32_relu(x[e], -t, one);
+            next += __viaddmin_s32_relu(x[e], -1 - t, one);
+        }
+        sum += here;
+        fractional += here - next;
+    }
+
+    // Adds every STEP-th of some scores, from the first-th on.
+    template <int STEP>
+    __device__ void add(const int* scores, int count, int first, int t, int one) {
+        int i = first;
+#pragma unroll 1
+        for (; i + 7 * STEP < count; i += 8 * STEP) {
+            int x[8];
+#pragma unroll
+            for (int e = 0; e < 8; ++e) x[e] = scores[i + e * STEP];
+            add(x, t, one);
+        }
+        if (i >= count) return;
+        int x[8];
+#pragma unroll
+        for (int e = 0; e < 8; ++e) x[e] = i + e * STEP < count ? scores[i + e * STEP] : 0;
+        add(x, t, one);
+    }
+
+    // Adds scores up to the next multiple of eight, which lie at such places.
+    __device__ void add_eights(const int* scores, int count, int t, int one) {
+#pragma unroll 1
+        for (int i = 0; i < count; i += 8) {
+            const int4 a = *reinterpret_cast<const int4*>(scores + i), b = *reinterpret_cast<const int4*>(scores + i + 4);
+            const int x[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+            add(x, t, one);
+        }
+    }
+};
+
+// A t in [low, high] with f(t) = K, as `root` finds one, to less than a unit: the last step is Newton's.
+template <class Candidates>
+__device__ double whole_root(const Candidates& candidates, int low, int high, int guess) {
+    int t = guess > low && guess < high ? guess : low;
+    bool low_seen = false, high_seen = false;  // f there has been computed
+    for (int step = 1;; ++step) {
+        const WholeTotal at = candidates.total(t);
+        const long long rest = at.sum - static_cast<long long>(K) * candidates.scale.one;
+        if (rest >= 0) low = t, low_seen = true;
+        else high = t, high_seen = true;
+        const float move = __fdividef(static_cast<float>(rest), static_cast<float>(at.fractional));  // ±∞ or NaN where f is flat
+        if (rest == 0 || high - low <= 1 || (-0.5f <= move && move <= 0.5f))
+            return candidates.scale.origin + candidates.scale.unit * (-1.0f <= move && move <= 1.0f ? t + static_cast<double>(move) : t);
+        const int aim = t + __float2int_rn(fminf(fmaxf(move, -0x1p30f), 0x1p30f));
+        if (aim >= high && !high_seen) {
+            t = high, high_seen = true;
+        } else if (aim <= low && !low_seen) {
+            t = low, low_seen = true;
+        } else {
+            t = aim > low && aim < high && step % 8 != 0 ? aim : low + (high - low) / 2;
+        }
+    }
+}
+
+// Candidates that stay where they are while t is in a bracket.
+struct Stable {
+    int saturated, fractional;
+    double sum;  // Σ (u − high) over the fractional, of the bracket that ends at `high`
+    double high;
+
+    __device__ void add(double t, Total& total) const {
+        if (fractional > 0) total.sum += sum + fractional * (high - t);
+        total.saturated += saturated;
+        total.fractional += fractional;
+    }
+
+    // What they add to f at a t of whole numbers, but for its slope.
+    __device__ long long whole(const Scale& scale) const {
+        const double of_fractional = fractional > 0 ? (sum + fractional * (high - scale.origin)) * scale.units : 0.0;
+        return static_cast<long long>(saturated) * scale.one + (of_fractional < 0x1p62 ? __double2ll_rn(of_fractional) : 0);
+    }
+};
+
+// Those of a block, from the totals of its threads, whose sums are Σ (u − high).
+template <int THREADS>
+__device__ Stable stable_of_block(const Total& mine, double high) {
+    __shared__ Total of_warps[THREADS / 32];
+    const Total of_warp = sum_warp(mine);
+    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = of_warp;
+    __syncthreads();
+    Total all = {0.0, 0, 0};
+    for (const Total& x : of_warps) all.add(x);
+    return {all.saturated, all.fractional, all.sum, high};
+}
+
+// A bracket of t, and where a score is while t is in it. A float is above an end if it is above what the end is rounded from.
+struct Bracket {
+    float low, high, low_1, high_1;  // the last two one above
+
+    __device__ Bracket(double low, double high)
+        : low(__double2float_rd(low)), high(__double2float_rd(high)), low_1(__double2float_rd(low + 1.0)),
+          high_1(__double2float_rd(high + 1.0)) {}
+
+    __device__ bool sits(float u) const { return u > high_1; }
+    __device__ bool stays(float u) const { return u > high && !(u > low_1) && !sits(u); }
+    __device__ bool moves(float u) const { return u > low && !sits(u) && !stays(u); }
+};
+
 // Sorted lists: every chunk of queries has one of its arrivals, and every MERGED / CHUNK chunks that others follow have one of
 // theirs: merging takes longer than searching a few lists more.
-constexpr int MERGED = CHUNK * 32 < 8192 ? CHUNK * 32 : 8192;
+constexpr int MERGED = 8192;
 
 // Arrivals in ascending order (absent ones, 0, first), and the prefix sums of coordinates x by which sums over a range come
 // out exactly beside outliers: x rises from one candidate to the next by the difference of their scores, but by at most 1.
@@ -414,7 +626,6 @@ struct Lists {
     int merged, count;
     int first_merged, first;  // ids
     int g;
-    const Candidate* copy = nullptr;  // of all lists, one after the other, in shared memory
 
     __device__ Lists(const Arguments& a, const Sequence& s, int g, int chunks) : g(g) {
         constexpr int RATIO = MERGED / CHUNK;
@@ -425,14 +636,7 @@ struct Lists {
     }
 
     __device__ List at(const Arguments& a, int i) const {
-        List list = i < merged ? list_at<MERGED>(a, g, first_merged + i) : list_at<CHUNK>(a, g, first + i - merged);
-        if (copy != nullptr) list.sorted = copy + begin(i);
-        return list;
-    }
-
-    // Candidates in the lists before one.
-    __device__ int begin(int i) const {
-        return Least()(i, merged) * MERGED + Greatest()(i - merged, 0) * CHUNK;
+        return i < merged ? list_at<MERGED>(a, g, first_merged + i) : list_at<CHUNK>(a, g, first + i - merged);
     }
 };
 
@@ -469,11 +673,10 @@ __device__ __forceinline__ void write_list(const Candidate (&x)[SHARE], Candidat
     if (from + SHARE == list.size) prefix[SHARE / 2] = {sum, sum};
 }
 
+// The sorted list of a chunk's arrivals.
 constexpr int SORT_SHARE = CHUNK <= 2048 ? 2 : CHUNK / 1024, SORT_THREADS = CHUNK / SORT_SHARE;
 constexpr int MERGE_SHARE = 8, MERGE_THREADS = MERGED / MERGE_SHARE;
 
-// Expiry as far as arrivals alone decide it: a sink is seen to the end, a candidate too until the queries at which it is not
-// among the best are known, and any other key while it is in the window. Then the sorted list of a chunk's arrivals.
 extern "C" __global__ void __launch_bounds__(SORT_THREADS) plan_sort(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     __shared__ Candidate shared[CHUNK];
@@ -484,11 +687,9 @@ extern "C" __global__ void __launch_bounds__(SORT_THREADS) plan_sort(const __gri
     Candidate x[SORT_SHARE];
 #pragma unroll
     for (int e = 0; e < SORT_SHARE; ++e) {
-        const int t = chunk * CHUNK + e * SORT_THREADS + threadIdx.x, j = t - WINDOW;
+        const int t = chunk * CHUNK + e * SORT_THREADS + threadIdx.x;
         x[e] = arriving(a, s, g, t);
-        // Of the keys of this chunk's positions those that never arrive, and the keys that arrive in this chunk.
-        if (t < s.length && (t < SINKS || t >= s.length - WINDOW)) a.expiry[position_index(a, s, g, t)] = s.length;
-        if (t < s.length && j >= SINKS) a.expiry[position_index(a, s, g, j)] = x[e] != 0 ? s.length : t;
+        write_first_expiry(a, s, g, t, x[e] != 0);
     }
     bitonic_sort<CHUNK>(x, shared, 1);
     write_list(x, shared, list_at<CHUNK>(a, g, blockIdx.x));
@@ -515,47 +716,10 @@ extern "C" __global__ void __launch_bounds__(MERGE_THREADS) plan_merge(const __g
     write_list(x, shared, list_at<MERGED>(a, g, blockIdx.x));
 }
 
-// A t with f(t) = K, known to be in [low, high], where f(low) >= K. Where f is K at more than one, exactly K candidates are above
-// t + 1 and nobody is fractional: the largest such t is v − 1, v being the K-th best score. Newton's method from a guess, halving
-// where it leaves the bracket a second time on the same side (an end may be the root), until t is known to 2⁻³⁰ of max(1, |t|). As f
-// falls at least as fast as t rises, a rest of f within that tells, if it is small beside the steps in which f falls far from 0.
-template <class Candidates>
-__device__ double root(const Candidates& candidates, double low, double high, double guess) {
-    if (!(low < high)) return low;
-    double t = guess > low && guess < high ? guess : low;
-    bool low_seen = false, high_seen = false;  // f there has been computed
-    for (int step = 1;; ++step) {
-        const Total at = candidates.total(t);
-        const double size = t < 0.0 ? -t : t, tolerance = 0x1p-30 * (size > 1.0 ? size : 1.0), rest = at.f() - K;
-        if (rest >= 0.0) low = t, low_seen = true;
-        else high = t, high_seen = true;
-        const double near = Least()(tolerance, 0x1p-10);
-        if ((rest <= near && -rest <= near) || high - low <= tolerance) return t;
-        // Seven digits of a step are enough.
-        double next = t + __fdividef(static_cast<float>(rest), static_cast<float>(at.fractional));
-        if (next >= high && !high_seen) {
-            next = high;
-            high_seen = true;
-        } else if (next <= low && !low_seen) {
-            next = low;
-            low_seen = true;
-        } else {
-            if (!(next > low && next < high) || step % 8 == 0) next = 0.5 * (low + high);
-            if (!(next > low && next < high)) return low;
-        }
-        t = next;
-    }
-}
-
-// The state after every chunk: the K-th best candidate (0 while fewer have arrived), tau, the number that have arrived. From the
-// sorted lists one warp finds the K-th best, and tau from there; in short chunks another finds tau at the same time.
+// The state after every chunk, from the sorted lists: one warp finds the K-th best, and tau from there.
 
 // Lists whose brackets are kept in shared memory; those beyond are searched from end to end.
-constexpr int KEPT = CHUNK <= 256 ? 352 : 576;
-// Candidates that the block copies to shared memory, if that is all of them. Short chunks are for short sequences.
-constexpr int COPIED = CHUNK <= 256 ? 4608 : 0;
-constexpr int BOUND_THREADS = COPIED > 0 ? 128 : 32;
-constexpr int BOUND_WARPS = COPIED > 0 ? 2 : 1;  // that search
+constexpr int KEPT = 576;
 
 // Four places in a list.
 __device__ __forceinline__ ushort4 places(int x, int y, int z, int w) {
@@ -768,95 +932,59 @@ __device__ double root_of_lists(ListedCandidates& candidates, double low, double
     }
 }
 
-__device__ __forceinline__ void copy_candidates(const Candidate* from, int count, Candidate* to) {
-#pragma unroll 8
-    for (int p = threadIdx.x; p < count / 2; p += BOUND_THREADS)
-        reinterpret_cast<ulonglong2*>(to)[p] = reinterpret_cast<const ulonglong2*>(from)[p];
-}
-
-extern "C" __global__ void __launch_bounds__(BOUND_THREADS) plan_bounds(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(32) plan_bounds(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
-    __shared__ ushort4 kept[KEPT], brackets[KEPT], last[KEPT];
-    __shared__ Candidate kth;
+    __shared__ ushort4 kept[KEPT], last[KEPT];
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
     const int g = blockIdx.y;
-    Lists lists(a, s, g, chunk + 1);
-    if constexpr (COPIED > 0) {
-        __shared__ alignas(16) Candidate copy[COPIED > 0 ? COPIED : 1];
-        if (lists.begin(lists.count) <= COPIED) {
-            // Lists of one size lie one after the other.
-            const int from = lists.begin(lists.merged);
-            if (lists.merged > 0) copy_candidates(lists.at(a, 0).sorted, from, copy);
-            copy_candidates(lists.at(a, lists.merged).sorted, lists.begin(lists.count) - from, copy + from);
-            lists.copy = copy;
+    const Lists lists(a, s, g, chunk + 1);
+    const Arrived arrived = count_arrived(a, lists, kept);
+    const Candidate kth = arrived.count < K ? 0 : kth_best(a, lists, arrived, kept);
+    double tau = -INFINITY_F;
+    if (arrived.count > K) {
+        ListedCandidates candidates = {a, lists, kept, last};
+        tau = root_of_lists(candidates, score_of(kth) - 1.0, score_of(kth));
+    }
+    if (threadIdx.x == 0) write_state(a, g, kth, tau, arrived.count);
+}
+
+// Who arrived before a chunk, from the sorted lists.
+struct Earlier {
+    const Arguments& a;
+    Lists lists;
+
+    __device__ Earlier(const Arguments& a, const Sequence& s, int g, int chunk) : a(a), lists(a, s, g, chunk) {}
+
+    // Adds a lane's share of all.
+    __device__ void add(double t, Total& total) const {
+        const Candidate above = least_above(t), saturated = least_above(t + 1.0);
+        for (int i = threadIdx.x % 32; i < lists.count; i += 32) {
+            const List list = lists.at(a, i);
+            list.add(list.below(above, 0, list.size), list.below(saturated, 0, list.size), t, total);
         }
-        __syncthreads();
-        if (threadIdx.x >= 32 * BOUND_WARPS) return;
     }
-    const int warp = threadIdx.x / 32;
-    const Arrived arrived = count_arrived(a, lists, warp == 0 ? kept : brackets);
-    double tau = -INFINITY_F, low = score_of(arrived.least) - 1.0, high = Least()(score_of(arrived.most), 0x1.fffffep127f);
-    if (warp == 0) {
-        const Candidate best = arrived.count < K ? 0 : kth_best(a, lists, arrived, kept);
-        if (threadIdx.x == 0) kth = best;
-        high = score_of(best);
-        low = high - 1.0;
-    }
-    if (warp == BOUND_WARPS - 1 && arrived.count > K) {
-        ListedCandidates candidates = {a, lists, brackets, last};
-        tau = root_of_lists(candidates, low, high);
-    }
-    __syncthreads();
-    if (threadIdx.x != 32 * (BOUND_WARPS - 1)) return;
-    const long long index = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
-    a.bound_kth[index] = kth;
-    // Where f is K at more than one t, tau is the greatest of them: the K-th best score less 1.
-    a.bound_tau[index] = arrived.count > K ? Greatest()(tau, score_of(kth) - 1.0) : tau;
-    a.bound_arrived[index] = arrived.count;
-}
 
-// Who is selected during a chunk, from the states before and after it. Of the candidates that are among the best before the
-// chunk those below the K-th best after it leave in between; of those that arrive only the ones above the K-th best before
-// matter. Each query brings one arrival, so at most one candidate leaves at a query, and they leave in ascending order.
-
-__device__ constexpr int power_of_two_from(int n) {
-    int power = 1;
-    while (power < n) power *= 2;
-    return power;
-}
-constexpr int EXPIRY_THREADS = CHUNK <= 256 ? CHUNK : CHUNK <= 2048 ? CHUNK / 4 : 512;
-constexpr int EXPIRY_SHARE = CHUNK / EXPIRY_THREADS;
-constexpr int K_PADDED = power_of_two_from(K > EXPIRY_THREADS ? K : EXPIRY_THREADS);
-constexpr int ARRIVALS = CHUNK <= 256 ? 32 : 64;  // of a group
-
-// Arrivals go in groups, and so do those who leave: by the first group after which the K-th best is above them. Who stays up
-// to a group is above whoever leaves before.
-struct Members {
-    Candidate* old;       // [K_PADDED] the best before the chunk
-    Candidate* arrivals;  // [CHUNK] those of the chunk above the K-th best before, in time order; old[K_PADDED] is the first
-    float* left;          // [CHUNK] score of who leaves at each query, +inf where nobody does
-    unsigned short* out;  // [CHUNK] who is there before a group, and leaves in it: indices into `old`, ARRIVALS for each group
-    Candidate* kth;       // [groups] the K-th best after each
-    int* leaving;         // [groups] number in `out`
-    int count, arrived, groups;
-
-    // Where member i is, after the old come the arrivals.
-    __device__ int place(int i) const { return i < count ? i : K_PADDED + i - count; }
-
-    // The group with which it comes, −1 for the old; and the one in which it leaves.
-    __device__ int comes_in(int place) const { return place < K_PADDED ? -1 : (place - K_PADDED) / ARRIVALS; }
-
-    __device__ int leaves_in(Candidate c) const {
-        int group = 0;
-        while (c >= kth[group]) ++group;
-        return group;
+    // The least score of a thread's share.
+    template <int THREADS>
+    __device__ double least() const {
+        double least = INFINITY_F;
+        for (int i = threadIdx.x; i < lists.count; i += THREADS) {
+            const List list = lists.at(a, i);
+            const int present = present_in(list);
+            if (present > 0) least = Least()(least, static_cast<double>(score_of(list.sorted[list.size - present])));
+        }
+        return least;
     }
 };
 
-// The candidates of the lists from `least` on; returns how many.
-__device__ int gather(const Arguments& a, const Lists& lists, Candidate least, Candidate* to) {
+constexpr bool GATHERED_IN_ORDER = false;  // of arrival
+
+// The candidates from `least` on, of which there are at most K in a list; returns how many.
+template <int THREADS>
+__device__ int gather(const Earlier& earlier, Candidate least, Candidate* to) {
+    const Lists& lists = earlier.lists;
     __shared__ int from[128], slot[128];
     int next = 0, lanes = 1;  // that look for the bound in a list
     while (lanes < 8 && 2 * lanes * lists.count <= 128) lanes *= 2;
@@ -865,7 +993,7 @@ __device__ int gather(const Arguments& a, const Lists& lists, Candidate least, C
         const int l = threadIdx.x / lanes, i = base + l;
         int count = 0, start = 0;
         if (threadIdx.x < 128) {
-            const List list = i < lists.count ? lists.at(a, i) : List{nullptr, nullptr, 0};
+            const List list = i < lists.count ? lists.at(earlier.a, i) : List{nullptr, nullptr, 0};
             start = list.below_by_lanes(least, list.size > K ? list.size - K : 0, lanes);
             if (threadIdx.x % lanes == 0) count = list.size - start;
         }
@@ -875,8 +1003,8 @@ __device__ int gather(const Arguments& a, const Lists& lists, Candidate least, C
         next += total;
         __syncthreads();
         const int here = lists.count - base < batch ? lists.count - base : batch;
-        for (int l = threadIdx.x / 32; l < here; l += EXPIRY_THREADS / 32) {
-            const List list = lists.at(a, base + l);
+        for (int l = threadIdx.x / 32; l < here; l += THREADS / 32) {
+            const List list = lists.at(earlier.a, base + l);
 #pragma unroll 4
             for (int r = from[l] + threadIdx.x % 32; r < list.size; r += 32)
                 to[slot[l] + r - from[l]] = __ldg(&list.sorted[r]);
@@ -886,91 +1014,169 @@ __device__ int gather(const Arguments& a, const Lists& lists, Candidate least, C
     return next;
 }
 
-// The K-th best after a number of arrivals; every lane of a warp gets it. It is the least that is left once all beyond K have
-// gone, found by counting candidates below pivots: the score it would have if scores were spread evenly, and the middle of the
-// candidates as integers, by turns.
-__device__ __forceinline__ Candidate kth_after(const Members& m, int arrived, Candidate before, Candidate after) {
-    const int lane = threadIdx.x % 32, gone = m.count + arrived - K;
-    if (gone < 0) return 0;
-    const auto below = [&](Candidate bound) {
-        int n = 0;
-#pragma unroll 4
-        for (int i = lane; i < m.count; i += 32) n += m.old[i] < bound ? 1 : 0;
-#pragma unroll 4
-        for (int i = lane; i < arrived; i += 32) n += m.arrivals[i] < bound ? 1 : 0;
-        return sum_warp(n);
-    };
-    Candidate low = before, high = after;
-    int below_low = 0, below_high = below(after);
-    if (below_high <= gone) return after;
-    for (bool evenly = true; below_low < gone; evenly = !evenly) {
-        const double share = __fdividef(gone - below_low + 0.5f, below_high - below_low), from = score_of(low);
-        Candidate pivot = evenly ? least_above(from + share * (score_of(high) - from)) : low + (high - low) / 2;
-        pivot = Greatest()(Least()(pivot, high - 1), low + 1);
-        const int n = below(pivot);
-        if (n <= gone) low = pivot, below_low = n;
-        else high = pivot, below_high = n;
-    }
-    Candidate least = after;
-    for (int i = lane; i < m.count; i += 32) least = m.old[i] >= low ? Least()(least, m.old[i]) : least;
-    for (int i = lane; i < arrived; i += 32) least = m.arrivals[i] >= low ? Least()(least, m.arrivals[i]) : least;
-    return least_of_warp(least);
-}
-
-// The query at which a candidate stops being selected, in a group in which it leaves: that of the arrival by which K are
-// better than it, or its own if they are by then.
-__device__ __forceinline__ int leaves_at(const Members& m, Candidate c, int group, bool there_before) {
-    const int first = group * ARRIVALS, there = Least()(m.count + first, K);
-    int missing = K - there + (there_before ? 1 : 0);
-#pragma unroll 8
-    for (int i = 0; i < m.leaving[group]; ++i) missing += m.old[m.out[first + i]] < c ? 1 : 0;
-    int i = first;
-    for (; missing > 0 && i + 8 <= m.arrived; i += 8) {  // eight at a time, up to those among which it happens
-        int better = 0;
-#pragma unroll
-        for (int e = 0; e < 8; ++e) better += m.arrivals[i + e] > c ? 1 : 0;
-        if (better >= missing) break;
-        missing -= better;
-    }
-    for (; missing > 0 && i < m.arrived; ++i) missing -= m.arrivals[i] > c ? 1 : 0;
-    const int then = i > first ? arrival_of(m.arrivals[i - 1]) : 0, own = arrival_of(c);
-    return then > own ? then : own;
-}
-
-// Writes the expiry of everyone who leaves during the chunk, and of arrivals that are never selected.
-__device__ void write_expiry(const Arguments& a, const Sequence& s, int g, int chunk, const Members& m, Candidate before,
-                             Candidate after) {
-    for (int group = threadIdx.x / 32; group < m.groups; group += EXPIRY_THREADS / 32) {
-        const int arrived = Least()((group + 1) * ARRIVALS, m.arrived);
-        const Candidate kth = group < m.groups - 1 ? kth_after(m, arrived, before, after) : after;
-        if (threadIdx.x % 32 == 0) m.kth[group] = kth, m.leaving[group] = 0;
-    }
-    __syncthreads();
-    for (int base = 0; base < m.count + m.arrived; base += EXPIRY_THREADS) {
-        const int i = base + threadIdx.x, place = m.place(i), lane = threadIdx.x % 32;
-        int group = -1;
-        if (i < m.count + m.arrived && m.old[place] < after) group = m.leaves_in(m.old[place]);
-        if (m.comes_in(place) >= group) group = -1;
-        // Slots for those of a warp who leave in the same group, together.
-        const unsigned same = __match_any_sync(FULL_WARP, group);
-        const int leader = __ffs(same) - 1;
-        int slot = 0;
-        if (group >= 0 && lane == leader) slot = atomicAdd(&m.leaving[group], __popc(same));
-        slot = __shfl_sync(FULL_WARP, slot, leader) + __popc(same & ((1u << lane) - 1));
-        if (group >= 0) m.out[group * ARRIVALS + slot] = static_cast<unsigned short>(place);
-    }
-    __syncthreads();
-    // A warp at a time has those who leave in a group, the ones who come in it last.
-    for (int group = threadIdx.x / 32; group < m.groups; group += EXPIRY_THREADS / 32) {
-        const int first = group * ARRIVALS, old = m.leaving[group];
-        for (int i = threadIdx.x % 32; i < old + Least()(m.arrived - first, ARRIVALS); i += 32) {
-            const Candidate c = m.old[i < old ? m.out[first + i] : K_PADDED + first + i - old];
-            if (c >= m.kth[group]) continue;
-            const bool never = group > 0 && c < m.kth[group - 1];  // was selected
-            const int t = never ? arrival_of(c) : leaves_at(m, c, group, i < old);
-            a.expiry[position_index(a, s, g, arrival_of(c) - WINDOW)] = t;
-            if (t > arrival_of(c)) m.left[t - chunk * CHUNK] = score_of(c);
+// Splits them into stable ones and movers, of which at most MOST are written; returns how many there are.
+template <int THREADS, int MOST>
+__device__ int split_earlier(const Earlier& earlier, const Scale& scale, double low, double high, Stable& stable, float* movers,
+                             int* whole_movers) {
+    __shared__ int4 moves[THREADS / 4];  // [x, y) and [z, w) of a list
+    __shared__ int slots[THREADS / 4];
+    const Lists& lists = earlier.lists;
+    const Candidate low_or_high[2] = {least_above(low), least_above(high)};
+    const Candidate one_above[2] = {least_above(low + 1.0), least_above(high + 1.0)};
+    // Every list has four bounds to be looked for, each by as many lanes as there are for it.
+    int lanes = 1;
+    while (lanes < 8 && 8 * lanes * lists.count <= THREADS) lanes *= 2;
+    const int batch = THREADS / (4 * lanes), l = threadIdx.x / (4 * lanes);  // lists at a time, and this thread's
+    const int which = threadIdx.x / lanes % 4;
+    const bool leads = threadIdx.x % (4 * lanes) == 0;
+    const Candidate bound = which < 2 ? low_or_high[which] : one_above[which - 2];
+    Total mine = {0.0, 0, 0};  // of the stable, with Σ (u − high)
+    int next = 0;
+    for (int base = 0; base < lists.count && next <= MOST; base += batch) {
+        const int i = base + l;
+        const List list = i < lists.count ? lists.at(earlier.a, i) : List{nullptr, nullptr, 0};
+        const int at = list.below_by_lanes(bound, 0, lanes), first_lane = threadIdx.x % 32 / (4 * lanes) * (4 * lanes);
+        int4 p = {__shfl_sync(FULL_WARP, at, first_lane), __shfl_sync(FULL_WARP, at, first_lane + lanes),
+                  __shfl_sync(FULL_WARP, at, first_lane + 2 * lanes), __shfl_sync(FULL_WARP, at, first_lane + 3 * lanes)};
+        if (p.y > p.z) p.y = p.z;  // high is above low + 1: nobody stays fractional
+        const int count = leads ? p.y - p.x + p.w - p.z : 0;
+        if (leads) {
+            mine.saturated += list.size - p.w;
+            mine.fractional += p.z - p.y;
+            mine.sum += list.sum(p.y, p.z, high);
         }
+        int total;
+        const int slot = next + scan_block(count, 0, total, Sum());
+        if (leads) moves[l] = p, slots[l] = slot;
+        next += total;
+        __syncthreads();
+        if (next <= MOST) {
+            for (int m = threadIdx.x / 32; m < batch && base + m < lists.count; m += THREADS / 32) {
+                const Candidate* sorted = lists.at(earlier.a, base + m).sorted;
+                const int4 r = moves[m];
+                const int first = r.y - r.x, both = first + r.w - r.z;
+                for (int e = threadIdx.x % 32; e < both; e += 32) {
+                    const float u = score_of(__ldg(&sorted[e < first ? r.x + e : r.z + e - first]));
+                    movers[slots[m] + e] = u;
+                    whole_movers[slots[m] + e] = scale.whole(u);
+                }
+            }
+        }
+        __syncthreads();
+    }
+    stable = stable_of_block<THREADS>(mine, high);
+    return next;
+}
+
+// Who is selected during a chunk, from the states before and after it. Of the candidates that are among the best before the
+// chunk those below the K-th best after it leave in between; of those that arrive only the ones above the K-th best before
+// matter, and of these too those below the K-th best after it leave. Each query brings one arrival, so at most one candidate
+// leaves at a query, and they leave in ascending order.
+
+__device__ constexpr int power_of_two_from(int n) {
+    int power = 1;
+    while (power < n) power *= 2;
+    return power;
+}
+constexpr int EXPIRY_THREADS = CHUNK <= 256 ? CHUNK : CHUNK <= 2048 ? CHUNK / 4 : 512;
+constexpr int EXPIRY_SHARE = CHUNK / EXPIRY_THREADS;
+constexpr int K_PADDED = power_of_two_from(K > EXPIRY_THREADS ? K : EXPIRY_THREADS);
+
+struct Members {
+    Candidate* old;           // [K_PADDED] the best before the chunk
+    Candidate* arrivals;      // [CHUNK] those of the chunk above the K-th best before, in time order; old[K_PADDED] is the first
+    float* left;              // [CHUNK] score of who leaves at each query, +inf where nobody does
+    unsigned short* leaving;  // [CHUNK] who leaves: indices into `old`, first of the old, then of arrivals, in time order
+    int count, arrived;
+};
+
+// Fills in who leaves of so many members from `first` on; returns how many those are.
+template <int SHARE>
+__device__ int find_leaving(const Members& m, int first, int count, Candidate after, unsigned short* leaving) {
+    bool leaves[SHARE];
+    int slot[SHARE];
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e) {
+        const int i = e * EXPIRY_THREADS + threadIdx.x;
+        leaves[e] = i < count && m.old[first + i] < after;
+    }
+    const int found = place_block<EXPIRY_THREADS>(leaves, slot);
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e)
+        if (leaves[e]) leaving[slot[e]] = static_cast<unsigned short>(first + e * EXPIRY_THREADS + threadIdx.x);
+    return found;
+}
+
+// Sorts the old, ascending.
+__device__ void sort_old(const Members& m) {
+    constexpr int SHARE = K_PADDED / EXPIRY_THREADS;
+    Candidate x[SHARE];
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e) {
+        const int i = threadIdx.x * SHARE + e;
+        x[e] = i < m.count ? m.old[i] : ~0ull;
+    }
+    bitonic_sort<K_PADDED>(x, m.old, 1);
+    __syncthreads();
+#pragma unroll
+    for (int e = 0; e < SHARE; ++e) m.old[threadIdx.x * SHARE + e] = x[e];
+    __syncthreads();
+}
+
+// Writes the expiry of everyone who leaves during the chunk, and of arrivals that are never selected. Somebody stops being selected
+// with the arrival by which K are better: were all arrivals better, that would be the one whose number is what there is room for
+// and the old below it; any arrival up to there that is not better puts it off by one. Where many of the old leave, they are sorted
+// first; in short chunks, whose old are in the order of their arrival, there are at most as many as threads.
+__device__ void write_expiry(const Arguments& a, const Sequence& s, int g, int chunk, const Members& m, Candidate after) {
+    const int old = find_leaving<K_PADDED / EXPIRY_THREADS>(m, 0, m.count, after, m.leaving);
+    const int all = old + find_leaving<EXPIRY_SHARE>(m, K_PADDED, m.arrived, after, m.leaving + old);
+    __syncthreads();
+    const bool sorted = !GATHERED_IN_ORDER && old > 64;
+    if (sorted) sort_old(m);
+    if (threadIdx.x >= all) return;
+    int place[EXPIRY_SHARE], below[EXPIRY_SHARE], last[EXPIRY_SHARE];  // the old below it, and that arrival's number, from 0
+    Candidate c[EXPIRY_SHARE];
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) {
+        const int l = e * EXPIRY_THREADS + threadIdx.x;
+        place[e] = l >= all ? 0 : sorted && l < old ? l : m.leaving[l];
+        c[e] = l < all ? m.old[place[e]] : 0;
+        below[e] = 0;
+        for (int end = sorted && l < all ? old : 0; below[e] < end;) {
+            const int middle = (below[e] + end) / 2;
+            if (m.old[middle] < c[e]) below[e] = middle + 1;
+            else end = middle;
+        }
+    }
+    for (int i = 0; i < (sorted ? 0 : old); ++i) {
+        const Candidate other = m.old[m.leaving[i]];
+#pragma unroll
+        for (int e = 0; e < EXPIRY_SHARE; ++e) below[e] += other < c[e] ? 1 : 0;
+    }
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) last[e] = K - m.count + below[e] - (place[e] < K_PADDED ? 0 : 1);
+    for (int i = old; i < all; i += 4) {  // four at a time, whose loads overlap
+        int arrival[4];
+        Candidate other[4];
+#pragma unroll
+        for (int x = 0; x < 4; ++x) {
+            const int at = i + x < all ? m.leaving[i + x] : K_PADDED + CHUNK;
+            arrival[x] = at - K_PADDED;
+            other[x] = m.old[arrival[x] < CHUNK ? at : 0];
+        }
+#pragma unroll
+        for (int x = 0; x < 4; ++x) {
+#pragma unroll
+            for (int e = 0; e < EXPIRY_SHARE; ++e) last[e] += arrival[x] <= last[e] && other[x] <= c[e] ? 1 : 0;
+        }
+    }
+#pragma unroll
+    for (int e = 0; e < EXPIRY_SHARE; ++e) {
+        if (c[e] == 0) continue;
+        // One that comes later than that is never selected.
+        const int t = last[e] > place[e] - K_PADDED ? arrival_of(m.arrivals[last[e]]) : arrival_of(c[e]);
+        a.expiry[position_index(a, s, g, arrival_of(c[e]) - WINDOW)] = t;
+        if (t > arrival_of(c[e])) m.left[t - chunk * CHUNK] = score_of(c[e]);
     }
 }
 
@@ -994,18 +1200,22 @@ __device__ void write_keys(const Arguments& a, const Sequence& s, int g, int chu
     const long long list = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
     int* keys = a.chunk_keys + list * CHUNK_KEYS;
     int next = write_sinks(a, s, chunk, keys);
-    constexpr int SHARE = K_PADDED / EXPIRY_THREADS;
-    unsigned arrivals[SHARE];
+    if constexpr (GATHERED_IN_ORDER) {
+        for (int i = threadIdx.x; i < m.count; i += EXPIRY_THREADS) keys[next + i] = arrival_of(m.old[i]) - WINDOW;
+    } else {
+        constexpr int SHARE = K_PADDED / EXPIRY_THREADS;
+        unsigned arrivals[SHARE];
 #pragma unroll
-    for (int e = 0; e < SHARE; ++e) {
-        const int i = threadIdx.x * SHARE + e;
-        arrivals[e] = i < m.count ? arrival_of(m.old[i]) : ~0u;
-    }
-    bitonic_sort<K_PADDED>(arrivals, reinterpret_cast<unsigned*>(m.old), 1);
+        for (int e = 0; e < SHARE; ++e) {
+            const int i = threadIdx.x * SHARE + e;
+            arrivals[e] = i < m.count ? arrival_of(m.old[i]) : ~0u;
+        }
+        bitonic_sort<K_PADDED>(arrivals, reinterpret_cast<unsigned*>(m.old), 1);
 #pragma unroll
-    for (int e = 0; e < SHARE; ++e) {
-        const int i = threadIdx.x * SHARE + e;
-        if (i < m.count) keys[next + i] = static_cast<int>(arrivals[e]) - WINDOW;
+        for (int e = 0; e < SHARE; ++e) {
+            const int i = threadIdx.x * SHARE + e;
+            if (i < m.count) keys[next + i] = static_cast<int>(arrivals[e]) - WINDOW;
+        }
     }
     next += m.count;
     bool selected[EXPIRY_SHARE];
@@ -1025,12 +1235,9 @@ __device__ void write_keys(const Arguments& a, const Sequence& s, int g, int chu
     if (threadIdx.x == 0) write_counts(a, list, sinks_before(chunk) + m.count, next);
 }
 
-extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 / EXPIRY_THREADS : 1) plan_expiry(const __grid_constant__ Arguments a) {
+extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 1024 / EXPIRY_THREADS : 1) plan_expiry(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
-    constexpr int GROUPS = CHUNK / ARRIVALS;
-    __shared__ Candidate kth[GROUPS];
-    __shared__ int leaving[GROUPS];
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -1046,10 +1253,8 @@ extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 
     m.old = reinterpret_cast<Candidate*>(shared_memory);
     m.arrivals = m.old + K_PADDED;
     m.left = reinterpret_cast<float*>(m.arrivals + CHUNK);
-    m.out = reinterpret_cast<unsigned short*>(m.left + CHUNK);
-    m.kth = kth;
-    m.leaving = leaving;
-    m.count = gather(a, Lists(a, s, g, chunk), before > 0 ? before : 1, m.old);
+    m.leaving = reinterpret_cast<unsigned short*>(m.left + CHUNK);
+    m.count = gather<EXPIRY_THREADS>(Earlier(a, s, g, chunk), before > 0 ? before : 1, m.old);
     bool above[EXPIRY_SHARE];
     int slot[EXPIRY_SHARE];
 #pragma unroll
@@ -1062,96 +1267,11 @@ extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 512 
         if (above[e]) m.arrivals[slot[e]] = c[e];
         else if (c[e] != 0) a.expiry[position_index(a, s, g, t - WINDOW)] = t;
     }
-    m.groups = (m.arrived + ARRIVALS - 1) / ARRIVALS;
     __syncthreads();
-    write_expiry(a, s, g, chunk, m, before, after);
+    write_expiry(a, s, g, chunk, m, after);
     __syncthreads();
     write_kth_scores(a, s, g, chunk, m, after == 0 ? -INFINITY_F : score_of(after));
     write_keys(a, s, g, chunk, m, after);
-}
-
-// Scores as whole numbers x, u ≈ origin + unit · x, while tau is in a bracket. clip(u − t, 0, 1) is one instruction then, where
-// doubles take ten that wait for each other, and sums are exact. A score is off by half a unit at most, and so is a root.
-struct Scale {
-    double origin, unit, units;  // of 1
-    int one;                     // the same
-    double finest;               // |t|, or 1 where that is more, from which on a unit is at most 2⁻²⁵ of it
-
-    // 2 to the power of `exponent` exceeds 1 and both ends. Whole numbers reach to the ends' distance and 1: to 2.5 · 2²⁸.
-    __device__ Scale(double low, double high) : origin(low) {
-        const double ends = Greatest()(low < 0.0 ? -low : low, high < 0.0 ? -high : high), size = ends > 1.0 ? ends : 1.0;
-        const int exponent = (__double2hiint(size) >> 20) - 1022;
-        const bool fits = exponent <= 24;
-        const int shift = fits ? 28 - exponent : 0;
-        unit = __hiloint2double((1023 - shift) << 20, 0);
-        units = __hiloint2double((1023 + shift) << 20, 0);
-        one = 1 << shift;
-        finest = fits ? 0x1p25 * unit : INFINITY_F;
-    }
-
-    // Whether there are whole numbers at all: not of ends beyond 2²⁴.
-    __device__ bool is_used() const { return finest < INFINITY_F; }
-
-    // Of what is above the bracket by more than 1, some number that is as well.
-    __device__ int whole(double u) const {
-        const double x = (u - origin) * units;
-        return x < 0.0 ? 0 : x < 0x1p30 ? __double2int_rn(x) : (1 << 30) - 1;
-    }
-
-    // Whether a root there is right to a digit more than a float has: not where tau goes through 0 and an end is far.
-    __device__ bool reaches(double t) const { return Greatest()(t < 0.0 ? -t : t, 1.0) >= finest; }
-};
-
-__device__ __forceinline__ long long sum_warp(long long x) {
-    // Not negative, and less than 2⁵³.
-    const unsigned low = __reduce_add_sync(FULL_WARP, static_cast<unsigned>(x) & 0x7ffffff);
-    return static_cast<long long>(__reduce_add_sync(FULL_WARP, static_cast<unsigned>(x >> 27))) * (1 << 27) + low;
-}
-
-// f at a t of whole numbers, in units, and how fast it falls there.
-struct WholeTotal {
-    long long sum;
-    int fractional;
-
-    // Adds every STEP-th of some scores, from the first-th on, eight at a time, of which the sum has 32 bits.
-    template <int STEP>
-    __device__ void add(const int* scores, int count, int first, int t, int one) {
-#pragma unroll 1
-        for (int i = first; i < count; i += 8 * STEP) {
-            int total = 0;
-#pragma unroll
-            for (int e = 0; e < 8; ++e) {
-                const int x = i + e * STEP < count ? scores[i + e * STEP] : 0, gate = __viaddmin_s32_relu(x, -t, one);
-                total += gate;
-                fractional += static_cast<unsigned>(gate - 1) < static_cast<unsigned>(one - 1) ? 1 : 0;
-            }
-            sum += total;
-        }
-    }
-};
-
-// A t in [low, high] with f(t) = K, as `root` finds one, to less than a unit: the last step is Newton's.
-template <class Candidates>
-__device__ double whole_root(const Candidates& candidates, int low, int high, int guess) {
-    int t = guess > low && guess < high ? guess : low;
-    bool low_seen = false, high_seen = false;  // f there has been computed
-    for (int step = 1;; ++step) {
-        const WholeTotal at = candidates.total(t);
-        const long long rest = at.sum - static_cast<long long>(K) * candidates.scale.one;
-        if (rest >= 0) low = t, low_seen = true;
-        else high = t, high_seen = true;
-        const float move = __fdividef(static_cast<float>(rest), static_cast<float>(at.fractional));  // ±∞ or NaN where f is flat
-        if (rest == 0 || high - low <= 1 || (-0.5f <= move && move <= 0.5f))
-            return candidates.scale.origin + candidates.scale.unit * (-1.0f <= move && move <= 1.0f ? t + static_cast<double>(move) : t);
-        const int aim = t + __float2int_rn(fminf(fmaxf(move, -0x1p30f), 0x1p30f));
-        if (aim >= high && !high_seen) {
-            t = high, high_seen = true;
-        } else if (aim <= low && !low_seen) {
-            t = low, low_seen = true;
-        } else {
-            t = aim > low && aim < high && step % 8 != 0 ? aim : low + (high - low) / 2;
-        }
-    }
 }
 
 // tau of every query of a chunk, from the states before and after it. It changes only at events: arrivals above tau before
@@ -1163,95 +1283,18 @@ __device__ double whole_root(const Candidates& candidates, int low, int high, in
 constexpr int TAU_THREADS = CHUNK < 256 ? CHUNK : 256, TAU_WARPS = TAU_THREADS / 32, TAU_SHARE = CHUNK / TAU_THREADS;
 constexpr int TAU_GROUPS = CHUNK / 32 > TAU_WARPS ? CHUNK / 32 : TAU_WARPS;
 constexpr int MOVERS = 1024;                         // that a block keeps
-constexpr int UNSTABLE = CHUNK <= 512 ? 544 : 160;   // that a warp keeps, as shared memory allows
-
-// Candidates that stay where they are while t is in a bracket.
-struct Stable {
-    int saturated, fractional;
-    double sum;  // Σ (u − high) over the fractional, of the bracket that ends at `high`
-    double high;
-
-    __device__ void add(double t, Total& total) const {
-        if (fractional > 0) total.sum += sum + fractional * (high - t);
-        total.saturated += saturated;
-        total.fractional += fractional;
-    }
-
-    // What they add to f at a t of whole numbers, but for its slope.
-    __device__ long long whole(const Scale& scale) const {
-        const double of_fractional = fractional > 0 ? (sum + fractional * (high - scale.origin)) * scale.units : 0.0;
-        return static_cast<long long>(saturated) * scale.one + (of_fractional < 0x1p62 ? __double2ll_rn(of_fractional) : 0);
-    }
-};
+constexpr int UNSTABLE = CHUNK <= 512 ? 544 : 160;   // that a warp keeps, as shared memory allows: eights
 
 // What a block knows of a chunk.
 struct ChunkScores {
-    const Arguments& a;
-    const Lists& lists;   // arrivals before the chunk,
-    Stable stable;        // and what they are between tau before it and after it
+    const Earlier& earlier;  // who arrived before it,
+    Stable stable;           // and what they are between tau before it and after it
     float* movers;
-    int moving;           // more than MOVERS: not all are there
-    const float* events;  // in time order
-    Scale scale;          // of the whole chunk
+    int moving;              // more than MOVERS: not all are there
+    const float* events;     // in time order
+    Scale scale;             // of the whole chunk
     int *whole_movers, *whole_events;
 };
-
-// Splits those who arrived before the chunk into stable ones and movers.
-__device__ void split_lists(ChunkScores& chunk, double low, double high) {
-    __shared__ int4 moves[TAU_THREADS / 4];  // [x, y) and [z, w) of a list
-    __shared__ int slots[TAU_THREADS / 4];
-    const Candidate low_or_high[2] = {least_above(low), least_above(high)};
-    const Candidate one_above[2] = {least_above(low + 1.0), least_above(high + 1.0)};
-    // Every list has four bounds to be looked for, each by as many lanes as there are for it.
-    int lanes = 1;
-    while (lanes < 8 && 8 * lanes * chunk.lists.count <= TAU_THREADS) lanes *= 2;
-    const int batch = TAU_THREADS / (4 * lanes), l = threadIdx.x / (4 * lanes);  // lists at a time, and this thread's
-    const int which = threadIdx.x / lanes % 4;
-    const bool leads = threadIdx.x % (4 * lanes) == 0;
-    const Candidate bound = which < 2 ? low_or_high[which] : one_above[which - 2];
-    Total mine = {0.0, 0, 0};  // of the stable, with Σ (u − high)
-    int next = 0;
-    for (int base = 0; base < chunk.lists.count && next <= MOVERS; base += batch) {
-        const int i = base + l;
-        const List list = i < chunk.lists.count ? chunk.lists.at(chunk.a, i) : List{nullptr, nullptr, 0};
-        const int at = list.below_by_lanes(bound, 0, lanes), first_lane = threadIdx.x % 32 / (4 * lanes) * (4 * lanes);
-        int4 p = {__shfl_sync(FULL_WARP, at, first_lane), __shfl_sync(FULL_WARP, at, first_lane + lanes),
-                  __shfl_sync(FULL_WARP, at, first_lane + 2 * lanes), __shfl_sync(FULL_WARP, at, first_lane + 3 * lanes)};
-        if (p.y > p.z) p.y = p.z;  // high is above low + 1: nobody stays fractional
-        const int count = leads ? p.y - p.x + p.w - p.z : 0;
-        if (leads) {
-            mine.saturated += list.size - p.w;
-            mine.fractional += p.z - p.y;
-            mine.sum += list.sum(p.y, p.z, high);
-        }
-        int total;
-        const int slot = next + scan_block(count, 0, total, Sum());
-        if (leads) moves[l] = p, slots[l] = slot;
-        next += total;
-        __syncthreads();
-        if (next <= MOVERS) {
-            for (int m = threadIdx.x / 32; m < batch && base + m < chunk.lists.count; m += TAU_WARPS) {
-                const Candidate* sorted = chunk.lists.at(chunk.a, base + m).sorted;
-                const int4 r = moves[m];
-                const int first = r.y - r.x, both = first + r.w - r.z;
-                for (int e = threadIdx.x % 32; e < both; e += 32) {
-                    const float u = score_of(__ldg(&sorted[e < first ? r.x + e : r.z + e - first]));
-                    chunk.movers[slots[m] + e] = u;
-                    chunk.whole_movers[slots[m] + e] = chunk.scale.whole(u);
-                }
-            }
-        }
-        __syncthreads();
-    }
-    chunk.moving = next;
-    __shared__ Total of_warps[TAU_WARPS];
-    mine = sum_warp(mine);
-    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = mine;
-    __syncthreads();
-    Total all = {0.0, 0, 0};
-    for (const Total& of_warp : of_warps) all.add(of_warp);
-    chunk.stable = {all.saturated, all.fractional, all.sum, high};
-}
 
 // Whoever has arrived by an event; every lane of a warp gets the total.
 struct ArrivedCandidates {
@@ -1265,11 +1308,7 @@ struct ArrivedCandidates {
             if (lane == 0) chunk.stable.add(t, sum);
             for (int i = lane; i < chunk.moving; i += 32) sum.add(chunk.movers[i], t);
         } else {
-            const Candidate above = least_above(t), saturated = least_above(t + 1.0);
-            for (int i = lane; i < chunk.lists.count; i += 32) {
-                const List list = chunk.lists.at(chunk.a, i);
-                list.add(list.below(above, 0, list.size), list.below(saturated, 0, list.size), t, sum);
-            }
+            chunk.earlier.add(t, sum);
         }
         for (int i = lane; i < events; i += 32) sum.add(chunk.events[i], t);
         return sum_warp(sum);
@@ -1309,14 +1348,14 @@ struct GroupCandidates {
     const Scale& scale;
     long long of_stable;
     int fractional;  // of the stable
-    const int* unstable;  // that arrived before the group,
+    const int* unstable;  // that arrived before the group, then zeros up to a multiple of eight,
     int count;
     const int* recent;  // and those of the group above low, in time order
     int arrived;        // of these by this event
 
     __device__ WholeTotal total(int t) const {
         WholeTotal sum = {of_stable - static_cast<long long>(fractional) * t, fractional};
-        sum.add<1>(unstable, count, 0, t, scale.one);
+        sum.add_eights(unstable, count, t, scale.one);
         sum.add<1>(recent, arrived, 0, t, scale.one);
         return sum;
     }
@@ -1328,15 +1367,12 @@ __device__ int split(const ChunkScores& chunk, int events, const Scale& scale, d
     const int lane = threadIdx.x % 32;
     int saturated = 0, fractional = 0, next = 0;
     double sum = 0.0;
-    // A float is above one of these if it is above what this is rounded from.
-    const float above_low = __double2float_rd(low), above_high = __double2float_rd(high);
-    const float above_low_1 = __double2float_rd(low + 1.0), above_high_1 = __double2float_rd(high + 1.0);
+    const Bracket bracket(low, high);
     const auto divide = [&](const float* scores, int count) {
         for (int base = 0; base < count && next <= UNSTABLE; base += 32) {
             const float u = base + lane < count ? scores[base + lane] : -INFINITY_F;
-            const bool sits = u > above_high_1, stays = !sits && u > above_high && !(u > above_low_1);
-            const bool moves = u > above_low && !sits && !stays;
-            saturated += sits ? 1 : 0;
+            const bool stays = bracket.stays(u), moves = bracket.moves(u);
+            saturated += bracket.sits(u) ? 1 : 0;
             fractional += stays ? 1 : 0;
             sum += stays ? u - high : 0.0;
             const unsigned lanes = __ballot_sync(FULL_WARP, moves);
@@ -1373,6 +1409,7 @@ __device__ double root_in_group(const ChunkScores& chunk, int before, int end, b
         if (count <= UNSTABLE) {
             const int earlier = __popc(recent & ((1u << lane) - 1)), arrives = recent >> lane & 1;
             if (arrives) unstable[UNSTABLE + earlier] = scale.whole(score);
+            if (lane < 8 && count + lane < UNSTABLE) unstable[count + lane] = 0;
             __syncwarp();
             if (moves) {
                 const GroupCandidates candidates = {scale, stable.whole(scale), stable.fractional, unstable, count,
@@ -1393,13 +1430,8 @@ __device__ double root_in_group(const ChunkScores& chunk, int before, int end, b
 }
 
 // Below tau of any query of a chunk before which there was none: all that have arrived when it begins count 1 there.
-__device__ double below_all(const Arguments& a, const Lists& lists, const float* events, int count) {
-    double least = INFINITY_F, all;
-    for (int i = threadIdx.x; i < lists.count; i += TAU_THREADS) {
-        const List list = lists.at(a, i);
-        const int present = present_in(list);
-        if (present > 0) least = Least()(least, static_cast<double>(score_of(list.sorted[list.size - present])));
-    }
+__device__ double below_all(const Earlier& earlier, const float* events, int count) {
+    double least = earlier.least<TAU_THREADS>(), all;
     for (int i = threadIdx.x; i < count; i += TAU_THREADS) least = Least()(least, static_cast<double>(events[i]));
     scan_block(least, static_cast<double>(INFINITY_F), all, Least());
     return all - 1.0;
@@ -1413,8 +1445,8 @@ __device__ double tau_before(const Arguments& a, long long bound, int chunk) {
     return greatest;
 }
 
-// Blocks of a multiprocessor. 80 registers are too few for short and for long chunks and before sm_90.
-constexpr int TAU_BLOCKS = 512 <= CHUNK && CHUNK <= 1024 && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200 ? 3 : 2;
+// Blocks of a multiprocessor. 80 registers are too few for long chunks and before sm_90.
+constexpr int TAU_BLOCKS = CHUNK <= 1024 && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200 ? 3 : 2;
 
 extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(const __grid_constant__ Arguments a) {
     __shared__ float events[CHUNK];
@@ -1422,7 +1454,7 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
     __shared__ double tau_after[TAU_GROUPS];
     __shared__ float movers[MOVERS];
     __shared__ int whole_events[CHUNK], whole_movers[MOVERS];
-    __shared__ int unstable[TAU_WARPS][UNSTABLE + 32];
+    __shared__ alignas(16) int unstable[TAU_WARPS][UNSTABLE + 32];
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
@@ -1455,16 +1487,16 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
         events[slot[e]] = score[e];
         event_query[slot[e]] = static_cast<unsigned short>(e * TAU_THREADS + threadIdx.x);
     }
-    const Lists lists(a, s, g, chunk);
+    const Earlier earlier(a, s, g, chunk);
     // tau is −inf until K + 1 have arrived; until then all are events.
     const int arrived = before > -INFINITY_F ? K + 1 : chunk > 0 ? a.bound_arrived[bound - 1] : 0;
     __syncthreads();
-    const double lowest = before > -INFINITY_F ? before : below_all(a, lists, events, Least()(count, K + 1 - arrived));
-    ChunkScores scores = {a, lists, {}, movers, 0, events, Scale(lowest, after), whole_movers, whole_events};
+    const double lowest = before > -INFINITY_F ? before : below_all(earlier, events, Least()(count, K + 1 - arrived));
+    ChunkScores scores = {earlier, {}, movers, 0, events, Scale(lowest, after), whole_movers, whole_events};
 #pragma unroll
     for (int e = 0; e < TAU_SHARE; ++e)
         if (is_event[e]) whole_events[slot[e]] = scores.scale.whole(score[e]);
-    split_lists(scores, lowest, after);
+    scores.moving = split_earlier<TAU_THREADS, MOVERS>(earlier, scores.scale, lowest, after, scores.stable, movers, whole_movers);
 
     // As many groups as warps, but of at most 32 events.
     const int share = (count + TAU_WARPS - 1) / TAU_WARPS, size = share < 32 ? share : 32;
