@@ -22,7 +22,7 @@ fn registers(s: &PassSchedule, needed: u32) -> (u32, u32) {
     match computing(s) {
         1 => (88, 168),
         2 => {
-            // Addresses of the loading warps need about 72 registers.
+            // The loading warps take 72 to 88 registers, more where programs have more fields.
             let shares = [(104, 200), (88, 208), (72, 216)];
             shares.into_iter().find(|(_, most)| needed <= *most).unwrap_or((72, 216))
         }
