@@ -205,7 +205,7 @@ __device__ Candidate kth_best(const Arrived& arrived, const Present& present) {
     return oldest_of(arrived, low, K - 1 - from_high);
 }
 
-// Those above a bracket of tau, as whole numbers. Every warp has those of the keys that it keeps: where the first was.
+// The scores above the lower end of tau's bracket, as whole numbers: every warp has those of its share of what is held.
 struct AboveWhole {
     const Arrived& arrived;
     const Scale& scale;
