@@ -263,6 +263,21 @@ mod tests {
     }
 
     #[test]
+    fn short_chunks_need_no_sorted_lists() -> Result<(), Error> {
+        let launches = |chunk| -> Result<_, Error> {
+            let topk = TopK { k: Some(512), window: 512, sinks: 4, chunk };
+            let (buffers, launches) = topk.plan()?;
+            let sorted = buffers.iter().any(|b| b.name.contains("sorted"));
+            Ok((sorted, launches.into_iter().map(|l| l.entry).collect::<Vec<_>>()))
+        };
+        let short = ["plan_bounds", "plan_expiry", "plan_tau"].map(str::to_owned);
+        let long = ["plan_sort", "plan_merge"].map(str::to_owned).into_iter().chain(short.clone());
+        assert_eq!(launches(256)?, (false, short.to_vec()));
+        assert_eq!(launches(512)?, (true, long.collect()));
+        Ok(())
+    }
+
+    #[test]
     fn tiles_may_straddle_chunks_but_not_exceed_them() -> Result<(), Error> {
         let topk = TopK { k: Some(64), window: 512, sinks: 4, chunk: 128 };
         topk.tiles(42)?;
