@@ -9,6 +9,9 @@ const SHARED: u32 = 99 * 1024;
 /// Most positions of a merged list: what a block sorts in shared memory.
 pub(crate) const MERGED: u32 = 8192;
 
+/// Most selected keys of a thread of `plan_expiry`: a warp's counts of them lie in one place of each lane.
+const MEMBERS: u64 = 32;
+
 /// Positions of a block of `threshold_ranges`.
 const RANGE_KEYS: u32 = 256;
 
@@ -102,6 +105,15 @@ impl TopK {
         let threads = if has_lists(self.chunk) { (self.chunk / 4).min(512) } else { self.chunk };
         let kept = u64::from(self.kept().max(threads).next_power_of_two());
         let members = self.fits("plan", 8 * kept + 14 * chunk)?;
+        let each = kept / u64::from(threads);
+        if each > MEMBERS {
+            return Err(self.infeasible(
+                "plan",
+                format!("places for {each} selected keys in each of {threads} threads"),
+                format!("{MEMBERS}"),
+                "; a smaller k or another chunk needs fewer",
+            ));
+        }
         launches.extend([
             launch("plan_bounds", chunks, if has_lists(self.chunk) { 32 } else { 256 }, 0),
             launch("plan_expiry", chunks, threads, members),
@@ -211,18 +223,23 @@ impl TopK {
     fn fits(&self, what: &str, bytes: u64) -> Result<u32, Error> {
         match u32::try_from(bytes) {
             Ok(bytes) if bytes <= SHARED => Ok(bytes),
-            _ => Err(Error::Infeasible {
-                what: format!(
-                    "{what} with k {}, sinks {}, chunk {}",
-                    self.kept(),
-                    self.sinks,
-                    self.chunk
-                ),
-                target: "any target".to_owned(),
-                needed: format!("{bytes} bytes of shared memory"),
-                available: format!("{SHARED} bytes"),
-                help: "; a smaller k, fewer sinks or a smaller chunk need less".to_owned(),
-            }),
+            _ => Err(self.infeasible(
+                what,
+                format!("{bytes} bytes of shared memory"),
+                format!("{SHARED} bytes"),
+                "; a smaller k, fewer sinks or a smaller chunk need less",
+            )),
+        }
+    }
+
+    fn infeasible(&self, what: &str, needed: String, available: String, help: &str) -> Error {
+        let (k, sinks, chunk) = (self.kept(), self.sinks, self.chunk);
+        Error::Infeasible {
+            what: format!("{what} with k {k}, sinks {sinks}, chunk {chunk}"),
+            target: "any target".to_owned(),
+            needed,
+            available,
+            help: help.to_owned(),
         }
     }
 }
@@ -283,6 +300,17 @@ mod tests {
         topk.tiles(42)?;
         let message = topk.tiles(192).map_err(|e| e.to_string());
         assert!(message.is_err_and(|m| m.contains("192") && m.contains("128")));
+        Ok(())
+    }
+
+    #[test]
+    fn many_keys_need_threads_for_them() -> Result<(), Error> {
+        let plan = |chunk| TopK { k: Some(8192), window: 512, sinks: 0, chunk }.plan();
+        for chunk in [256, 1024, 2048] {
+            plan(chunk)?;
+        }
+        let message = plan(512).map_err(|e| e.to_string());
+        assert!(message.is_err_and(|m| m.contains("64 selected keys in each of 128 threads")));
         Ok(())
     }
 
