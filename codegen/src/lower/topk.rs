@@ -10,7 +10,10 @@ const SHARED: u32 = 99 * 1024;
 pub(crate) const MERGED: u32 = 8192;
 
 /// Most selected keys of a thread of `plan_expiry`: a warp's counts of them lie in one place of each lane.
-const MEMBERS: u64 = 32;
+/// Of chunks of 128, whose threads have 64 registers, half as many: 32 spill on sm_100a and sm_120a.
+const fn members(chunk: u32) -> u64 {
+    if chunk == 128 { 16 } else { 32 }
+}
 
 /// Positions of a block of `threshold_ranges`.
 const RANGE_KEYS: u32 = 256;
@@ -106,11 +109,12 @@ impl TopK {
         let kept = u64::from(self.kept().max(threads).next_power_of_two());
         let members = self.fits("plan", 8 * kept + 14 * chunk)?;
         let each = kept / u64::from(threads);
-        if each > MEMBERS {
+        let most = members(self.chunk);
+        if each > most {
             return Err(self.infeasible(
                 "plan",
                 format!("places for {each} selected keys in each of {threads} threads"),
-                format!("{MEMBERS}"),
+                format!("{most}"),
                 "; a smaller k or another chunk needs fewer",
             ));
         }
@@ -269,7 +273,10 @@ mod tests {
     #[test]
     fn every_k_and_chunk_of_the_range_fits() -> Result<(), Error> {
         for chunk in [128, 256, 512, 1024, 2048, 4096] {
-            for k in [1, 512, 4095, 4096] {
+            for k in [1, 512, 2048, 4095, 4096] {
+                if chunk == 128 && k > 2048 {
+                    continue; // see `members`
+                }
                 let topk = TopK { k: Some(k), window: 512, sinks: 4, chunk };
                 for launch in topk.plan()?.1.iter().chain(&topk.tiles(128)?.1) {
                     assert!((32..=1024).contains(&launch.threads) && launch.shared <= SHARED);
@@ -309,8 +316,10 @@ mod tests {
         for chunk in [256, 1024, 2048] {
             plan(chunk)?;
         }
-        let message = plan(512).map_err(|e| e.to_string());
-        assert!(message.is_err_and(|m| m.contains("64 selected keys in each of 128 threads")));
+        for chunk in [128, 512] {
+            let message = plan(chunk).map_err(|e| e.to_string());
+            assert!(message.is_err_and(|m| m.contains("64 selected keys in each of 128 threads")));
+        }
         Ok(())
     }
 
