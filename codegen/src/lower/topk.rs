@@ -11,7 +11,7 @@ pub(crate) const MERGED: u32 = 8192;
 
 /// Most selected keys of a thread of `plan_expiry`: a warp's counts of them lie in one place of each lane.
 /// Of chunks of 128, whose threads have 64 registers, half as many: 32 spill on sm_100a and sm_120a.
-const fn members(chunk: u32) -> u64 {
+const fn most_members(chunk: u32) -> u64 {
     if chunk == 128 { 16 } else { 32 }
 }
 
@@ -109,7 +109,7 @@ impl TopK {
         let kept = u64::from(self.kept().max(threads).next_power_of_two());
         let members = self.fits("plan", 8 * kept + 14 * chunk)?;
         let each = kept / u64::from(threads);
-        let most = members(self.chunk);
+        let most = most_members(self.chunk);
         if each > most {
             return Err(self.infeasible(
                 "plan",
@@ -275,7 +275,7 @@ mod tests {
         for chunk in [128, 256, 512, 1024, 2048, 4096] {
             for k in [1, 512, 2048, 4095, 4096] {
                 if chunk == 128 && k > 2048 {
-                    continue; // see `members`
+                    continue; // see `most_members`
                 }
                 let topk = TopK { k: Some(k), window: 512, sinks: 4, chunk };
                 for launch in topk.plan()?.1.iter().chain(&topk.tiles(128)?.1) {
