@@ -187,6 +187,10 @@ pub(crate) struct Values {
     pub(crate) uses_gate: bool,
     pub(crate) has_predicate: bool,
     pub(crate) predicate: Function,
+    /// Sweeps decide predicates for whole tiles, by bounds on these fields.
+    pub(crate) predicate_of_tiles: bool,
+    pub(crate) row_bounds: Vec<Field>,
+    pub(crate) column_bounds: Vec<Field>,
     pub(crate) pair_structs: Vec<String>,
     pub(crate) pair_functions: Vec<PairFunction>,
     pub(crate) needs_product: bool,

@@ -11,11 +11,30 @@ use rand::{RngExt, SeedableRng};
 use sparsek::{Elem, Spec};
 use sparsek_reference::generate::{Scores, Shape};
 
+sparsek::sparsek_kernel! {
+    /// Predicates that leave some tiles whole, cut others, and leave nothing of the rest.
+    kernel Horizon<
+        E in [bf16, f16, f32], D in multiples_of(16) up to 128, K in 1..=4096, W in 0..=8192, FAR in 0..=16384,
+    >(
+        q: Query<E, D>, k: Key<E, D>, v: Value<E, D>, u: PerKey,
+    ) -> Output<E, D> {
+        let gate = sparsek(u, K);
+        let near = (q.pos - k.pos < FAR) | (k.pos < 100);
+        let seen = causal & (topk(gate) | window(W) | sinks(2)) & near & !(q.pos - k.pos == 700);
+        dot(softmax(dot(q, k) * rsqrt(D), seen) * gate, v)
+    }
+}
+
 /// The case of a seed, with few enough heads for the CPU.
 pub(super) fn case(seed: u64) -> Result<Case, Failure> {
     let mut rng = StdRng::seed_from_u64(seed);
     let n = rng.random_range(3000..=14_000);
-    let (program, mut spec) = random::builtin(n, true, &mut rng)?;
+    let (mut program, mut spec) = random::builtin(n, true, &mut rng)?;
+    if seed % 4 == 3 {
+        program = Horizon::program().map_err(Failure::new)?;
+        spec = spec.set("FAR", rng.random_range(0..=n as i64));
+        spec.elem = [Elem::Bf16, Elem::F16][rng.random_range(0..2)];
+    }
     spec.k = Some(rng.random_range(1..=600));
     spec.w = Some([0, 64, 257, 600][rng.random_range(0..4)]);
     spec.d = [32, 64, 128][rng.random_range(0..3)];

@@ -47,6 +47,7 @@ const COMMON: &[(&str, &str)] = templates![
     "pieces/lanes.cu",
     "pieces/matmul.cu",
     "pieces/pair.cu",
+    "pieces/predicate_bounds.cu",
     "pieces/row_dots.cu",
     "pieces/row_values.cu",
     "pieces/rows.cu",

@@ -3,6 +3,7 @@
 //! * [`elementwise`] turns expressions into C, by what they vary over, [`factors`] gathers their constant
 //!   factors before;
 //! * [`module`] declares constants, parameters and the structs of rows, columns and uniform values;
+//! * [`predicate`] holds the user's predicates;
 //! * [`topk`] holds the plan, the lists and the threshold's gradient, [`selection`] the plan module;
 //! * [`matmul`] holds the sweeps' shapes and needs, [`forward`] and [`backward`] their modules,
 //!   [`reduce`] and [`small`] the sums;
@@ -15,6 +16,7 @@ mod forward;
 pub(crate) mod matmul;
 mod module;
 mod names;
+mod predicate;
 mod reduce;
 mod selection;
 mod small;

@@ -2,7 +2,7 @@
 //! are loaded.
 
 use super::elementwise::{Body, Domain, Expressions};
-use crate::plan::{Constant, Field, Function, Values};
+use crate::plan::{Constant, Field, Values};
 use crate::{
     Axis, Buffer, Error, Factor, Family, Interface, Keep, KernelPlan, Launch, Module, Parameter,
     Problem, Product, Scalar, Schedule, Target,
@@ -253,22 +253,14 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// The user's predicates as one function. Returns what it reads.
-    pub(crate) fn predicates(&mut self, e: &Expressions<'_>) -> BTreeSet<ValueId> {
-        let masks = e.program.seen_set().predicates.clone();
-        if masks.is_empty() {
-            return BTreeSet::new();
-        }
-        let body = e.body(&masks, Domain::Pair, false);
-        self.values.has_predicate = true;
-        let terms: Vec<String> = body.results.iter().map(|r| format!("({r})")).collect();
-        let result = match terms.as_slice() {
-            [_] => body.results[0].clone(),
-            _ => terms.join(" && "),
+    /// Whether the module's sweeps decide predicates for whole tiles.
+    pub(crate) fn decides_tiles(&self) -> bool {
+        let family = match self.module {
+            Module::Plan => return false,
+            Module::Forward => self.schedule.forward.family,
+            Module::Backward => self.schedule.backward.family,
         };
-        let name = "predicate".to_owned();
-        self.values.predicate = Function { name, lines: body.lines, result };
-        body.fields
+        family == Family::Sm90
     }
 
     /// The plan, its header complete.

@@ -124,6 +124,8 @@ const RESERVED: &[&str] = &[
     "Row",
     "Column",
     "Uniform",
+    "Bounds",
+    "Truth",
     "Tile",
     "Arguments",
     "Sequence",

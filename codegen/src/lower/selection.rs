@@ -62,6 +62,9 @@ pub(crate) fn lower(
     }
     let topk = TopK::of(problem, schedule);
     b.values.plan_by_lists = has_lists(topk.chunk);
+    if topk.k.is_some() {
+        b.constant("int", "EXPIRY_THREADS", topk.expiry_threads(), "of a block of plan_expiry");
+    }
     b.add(topk.plan()?);
     Ok(b.finish())
 }

@@ -9,11 +9,8 @@ const SHARED: u32 = 99 * 1024;
 /// Most positions of a merged list: what a block sorts in shared memory.
 pub(crate) const MERGED: u32 = 8192;
 
-/// Most selected keys of a thread of `plan_expiry`: a warp's counts of them lie in one place of each lane.
-/// Of chunks of 128, whose threads have 64 registers, half as many: 32 spill on sm_100a and sm_120a.
-const fn most_members(chunk: u32) -> u64 {
-    if chunk == 128 { 16 } else { 32 }
-}
+/// Selected keys of a thread of `plan_expiry` at most: 32 spill on sm_100a and sm_120a.
+const MEMBERS: u32 = 16;
 
 /// Positions of a block of `threshold_ranges`.
 const RANGE_KEYS: u32 = 256;
@@ -105,17 +102,16 @@ impl TopK {
         ]);
         // The members of a chunk: the best before it, as many as threads sort, and its arrivals with
         // the scores and indices of those who leave.
-        let threads = if has_lists(self.chunk) { (self.chunk / 4).min(512) } else { self.chunk };
-        let kept = u64::from(self.kept().max(threads).next_power_of_two());
-        let members = self.fits("plan", 8 * kept + 14 * chunk)?;
-        let each = kept / u64::from(threads);
-        let most = most_members(self.chunk);
-        if each > most {
+        let threads = self.expiry_threads();
+        let kept = self.kept().max(threads).next_power_of_two();
+        let members = self.fits("plan", 8 * u64::from(kept) + 14 * chunk)?;
+        if kept > MEMBERS * threads {
+            let each = kept / threads;
             return Err(self.infeasible(
                 "plan",
                 format!("places for {each} selected keys in each of {threads} threads"),
-                format!("{most}"),
-                "; a smaller k or another chunk needs fewer",
+                format!("{MEMBERS}"),
+                "; a smaller k or a larger chunk needs fewer",
             ));
         }
         launches.extend([
@@ -124,6 +120,14 @@ impl TopK {
             launch("plan_tau", chunks, self.chunk.min(256), 0),
         ]);
         Ok((buffers, launches))
+    }
+
+    /// Threads of a block of `plan_expiry`: one for each query of short chunks, of which a block works on few, one for
+    /// four of long ones, and more where k needs them.
+    pub(crate) fn expiry_threads(&self) -> u32 {
+        let usual = if has_lists(self.chunk) { self.chunk / 4 } else { self.chunk };
+        let needed = self.kept().next_power_of_two() / MEMBERS;
+        usual.max(needed).min(self.chunk).min(512)
     }
 
     /// Sorted lists of arrivals, those of every chunk and those of `MERGED`.
@@ -274,8 +278,8 @@ mod tests {
     fn every_k_and_chunk_of_the_range_fits() -> Result<(), Error> {
         for chunk in [128, 256, 512, 1024, 2048, 4096] {
             for k in [1, 512, 2048, 4095, 4096] {
-                if chunk == 128 && k > 2048 {
-                    continue; // see `most_members`
+                if k > 16 * chunk {
+                    continue;
                 }
                 let topk = TopK { k: Some(k), window: 512, sinks: 4, chunk };
                 for launch in topk.plan()?.1.iter().chain(&topk.tiles(128)?.1) {
@@ -313,13 +317,11 @@ mod tests {
     #[test]
     fn many_keys_need_threads_for_them() -> Result<(), Error> {
         let plan = |chunk| TopK { k: Some(8192), window: 512, sinks: 0, chunk }.plan();
-        for chunk in [256, 1024, 2048] {
+        for chunk in [512, 1024, 2048] {
             plan(chunk)?;
         }
-        for chunk in [128, 512] {
-            let message = plan(chunk).map_err(|e| e.to_string());
-            assert!(message.is_err_and(|m| m.contains("64 selected keys in each of 128 threads")));
-        }
+        let message = plan(256).map_err(|e| e.to_string());
+        assert!(message.is_err_and(|m| m.contains("32 selected keys in each of 256 threads")));
         Ok(())
     }
 

@@ -21,6 +21,7 @@
 use super::space::Sweep;
 use crate::lower::matmul::{self, Need};
 use crate::lower::topk::{MERGED, has_lists};
+use crate::lower::warpgroups;
 use crate::{Family, PassSchedule, Problem, Schedule, Target};
 use sparsek_dsl::Elem;
 use sparsek_dsl::ir::Class;
@@ -128,15 +129,15 @@ struct Weights {
 }
 
 /// sm80 forward: 1.2 · 826 + 1.24 · 448 + 0.31 · 512 + 0.32 · 320 cycles for 128 × 32 with 4 warps.
-/// sm90: two warpgroups overlap, one does not.
-fn weights(sweep: Sweep, s: &PassSchedule) -> Weights {
+/// sm90: two warpgroups overlap, and so do two blocks of one; one alone does not.
+fn weights(sweep: Sweep, s: &PassSchedule, blocks: u32) -> Weights {
     match (s.family, sweep) {
         (Family::Sm80, sweep) => {
             let tile = if sweep == Sweep::Forward { 24.0 } else { 40.0 } * f64::from(s.tile_q);
             Weights { products: 1.2, pairs: 1.24, shared: 0.31, gathered: 0.32, tile }
         }
         (Family::Sm90, sweep) => {
-            let alone = s.tile_q <= 64;
+            let alone = s.tile_q <= 64 && blocks == 1;
             let pairs = match (sweep, alone) {
                 (Sweep::Forward, false) => 0.45,
                 (Sweep::Forward, true) => 0.9,
@@ -214,7 +215,7 @@ impl Model<'_> {
         let columns = union(selected) + union(local) + f64::from(s.tile_kv) / 2.0;
         let products = if sweep == Sweep::Forward { 2.0 } else { 3.0 };
         let cycles = columns * self.column(sweep, s, need, products);
-        self.total(tiles, cycles + weights(sweep, s).tile, s, need).max(self.bytes(sweep))
+        self.total(tiles, cycles + weights(sweep, s, 1).tile, s, need).max(self.bytes(sweep))
     }
 
     /// Tiles of keys: those selected, once for every chunk, and each once for its window.
@@ -224,7 +225,7 @@ impl Model<'_> {
         let mut ms = 0.0;
         // A column here is a row of the streamed tile: a query of one head.
         let column = self.column(Sweep::Keys, s, need, 4.0);
-        let tile = weights(Sweep::Keys, s).tile;
+        let tile = weights(Sweep::Keys, s, 1).tile;
         if selected > 0.0 {
             // Work items of a usual chunk; the chunk's own choice is another axis.
             let chunk = 512.0f64.min(self.n());
@@ -240,12 +241,20 @@ impl Model<'_> {
         ms.max(self.bytes(Sweep::Keys))
     }
 
+    /// Blocks of a multiprocessor whose warpgroups compute side by side.
+    fn blocks(&self, sweep: Sweep, s: &PassSchedule, need: Need) -> u32 {
+        match (s.family, sweep) {
+            (Family::Sm90, Sweep::Forward) => warpgroups::blocks(s, self.target, need),
+            _ => 1,
+        }
+    }
+
     /// Cycles of a multiprocessor for one column past a tile's rows.
     fn column(&self, sweep: Sweep, s: &PassSchedule, need: Need, products: f64) -> f64 {
         let instance = self.problem.instance;
         let (d, rows) = (instance.d as f64, f64::from(s.tile_q));
         let bytes = instance.elem.bytes() as f64;
-        let weights = weights(sweep, s);
+        let weights = weights(sweep, s, self.blocks(sweep, s, need));
         let rate = self.machine.products(s.family, instance.elem);
         let matrix = 2.0 * products * rows * d / rate;
         let pair = if sweep == Sweep::Forward { FORWARD_PAIR } else { BACKWARD_PAIR };
@@ -276,13 +285,14 @@ impl Model<'_> {
             let waiting = 1.0 + 8.0 / (f64::from(s.stages.clamp(2, most) - 1) * tile_kv);
             // Queries are read from shared memory at 128 keys, and by three warpgroups; barriers are as many for 32
             // as for 64. Where heads are short the softmax is what a step waits for, and a third warpgroup
-            // multiplies meanwhile.
+            // multiplies meanwhile. Two blocks of one warpgroup gather keys apart.
             let short = sweep == Sweep::Forward && d <= 64;
             let steps = match (short, s.tile_q > 128, s.tile_kv) {
                 (false, false, 64) => 1.0,
                 (false, true, 64) => 1.2,
                 (false, _, _) => 1.1,
                 (true, true, 64) => 0.96,
+                (true, false, 64) if s.tile_q <= 64 => 1.155,
                 (true, _, 64 | 128) => 1.11,
                 (true, _, _) => 1.35,
             };

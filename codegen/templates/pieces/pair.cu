@@ -1,20 +1,32 @@
-// Whether the user's predicates leave a pair.
+<% if predicate_of_tiles %><% include "pieces/predicate_bounds.cu" %>
+// Whether the user's predicates leave a pair; of bounds, whether they leave all of a tile's pairs, or none.
+template <class Rows, class Columns>
+__device__ __forceinline__ auto predicate(const Uniform& x, const Rows& r, const Columns& c) {
+<% for l in predicate.lines %>    ${ l }$
+<% endfor %>    return ${ predicate.result }$;
+}
+<% else %>// Whether the user's predicates leave a pair.
 <% if has_predicate %>__device__ __forceinline__ bool predicate(const Uniform& x, const Row& r, const Column& c) {
 <% for l in predicate.lines %>    ${ l }$
 <% endfor %>    return ${ predicate.result }$;
 }
 <% else %>__device__ __forceinline__ bool predicate(const Uniform&, const Row&, const Column&) { return true; }
-<% endif %>
+<% endif %><% endif %>
 // Whether every pair of a tile is seen.
 template <bool FULL>
-constexpr bool SEES_ALL = FULL && ${ not has_predicate }$;
+constexpr bool SEES_ALL = FULL && ${ not has_predicate or predicate_of_tiles }$;
 
-// Whether a query sees a key. In full tiles every query of the tile sees every key, predicates aside.
+<% if predicate_of_tiles %>// Whether a query sees a key. In full tiles, which predicates leave whole, every query of the tile sees every key.
+template <bool FULL>
+__device__ __forceinline__ bool sees(const Uniform& x, const Row& r, const Column& c) {
+    return FULL || ((c.from <= r.i) & (r.i < c.to) & predicate(x, r, c));
+}
+<% else %>// Whether a query sees a key. In full tiles every query of the tile sees every key, predicates aside.
 template <bool FULL>
 __device__ __forceinline__ bool sees(const Uniform& x, const Row& r, const Column& c) {
     return (FULL | ((c.from <= r.i) & (r.i < c.to))) & predicate(x, r, c);
 }
-
+<% endif %>
 // The gate of a pair that is seen: 1 in the window.
 <% if uses_gate %>template <bool FULL>
 __device__ __forceinline__ float gate_of(const Row& r, const Column& c) {

@@ -27,10 +27,26 @@ struct StreamedColumns {
 <% endif %><% for f in column_fields %>            c[e].${ f.name }$ = two_${ f.name }$.of[e];
 <% endfor %>        }
     }
-};
+<% if predicate_of_tiles %>
+    __device__ __forceinline__ ColumnBounds bounds(int lane) const {
+        return {<% for f in column_bounds %><% if not loop.first %>, <% endif %>bounds_of(${ f.name }$, lane)<% endfor %>};
+    }
+<% endif %>};
 
-// How a tile of columns is treated: pairs one by one, all of them seen, or all of them seen in the window, where gates are 1.
-enum Kind { MASKED, FULL, WINDOWED };
+// How a tile of columns is treated: pairs one by one, all of them seen, or all of them seen in the window, where gates are 1<% if predicate_of_tiles %>;
+// or none of them seen<% endif %>.
+enum Kind { MASKED, FULL, WINDOWED<% if predicate_of_tiles %>, NONE<% endif %> };
+<% if predicate_of_tiles %>
+// How a tile is treated that would be of `kind`, by what is known of the predicates on it.
+__device__ __forceinline__ Kind kind_with(Truth leaves, Kind kind) { return leaves.never ? NONE : leaves.always ? kind : MASKED; }
 
+template <int N>
+__device__ __forceinline__ void clear(float (&x)[N][4]) {
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) x[n][e] = 0.0f;
+}
+<% endif %>
 // Tiles of keys of a tile of queries: at least one, which may be empty.
 __device__ __forceinline__ int tile_steps(int columns) { return max(1, (columns + TILE_KV - 1) / TILE_KV); }

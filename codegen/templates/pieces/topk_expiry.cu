@@ -8,7 +8,6 @@ __device__ constexpr int power_of_two_from(int n) {
     while (power < n) power *= 2;
     return power;
 }
-constexpr int EXPIRY_THREADS = CHUNK <= 256 ? CHUNK : CHUNK <= 2048 ? CHUNK / 4 : 512;
 constexpr int EXPIRY_SHARE = CHUNK / EXPIRY_THREADS;
 constexpr int K_PADDED = power_of_two_from(K > EXPIRY_THREADS ? K : EXPIRY_THREADS);
 
@@ -165,7 +164,10 @@ __device__ void write_keys(const Arguments& a, const Sequence& s, int g, int chu
     if (threadIdx.x == 0) write_counts(a, list, sinks_before(chunk) + m.count, next);
 }
 
-extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 1024 / EXPIRY_THREADS : 1) plan_expiry(const __grid_constant__ Arguments a) {
+// Blocks of a multiprocessor: 64 registers are too few for many selected keys of a thread.
+constexpr int EXPIRY_BLOCKS = CHUNK <= 256 && K_PADDED <= 8 * EXPIRY_THREADS ? 1024 / EXPIRY_THREADS : 1;
+
+extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, EXPIRY_BLOCKS) plan_expiry(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     Sequence s;

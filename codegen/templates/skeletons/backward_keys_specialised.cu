@@ -29,7 +29,11 @@ struct StreamedRows {
 <% for f in row_fields %>            r[e].${ f.name }$ = two_${ f.name }$.of[e];
 <% endfor %>        }
     }
-};
+<% if predicate_of_tiles %>
+    __device__ __forceinline__ RowBounds bounds(int lane) const {
+        return {<% for f in row_bounds %><% if not loop.first %>, <% endif %>bounds_of(${ f.name }$, lane)<% endfor %>};
+    }
+<% endif %>};
 
 struct KeysShared {
     alignas(1024) elem k[TILE_Q * D];
@@ -198,7 +202,8 @@ __device__ __forceinline__ void add_rows_of(const KeysShared& shared, int stage,
 
 // Waits for the products of a streamed tile, and makes weights of them.
 template <bool SELECTED>
-__device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShared& shared, int stage, StreamedWork& work, KeyGradients<1>& sums) {
+__device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShared& shared, int stage, StreamedWork& work, KeyGradients<1>& sums<% if predicate_of_tiles %>,
+                                               Truth leaves<% endif %>) {
     wait_products<0>();
     settle(work.scores);
     settle(work.products);
@@ -207,7 +212,7 @@ __device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShare
     const int2 whole = shared.seen_whole[row / 16];
     // Asked of the warp, whose rows are all among the 16: of a condition that may differ between threads the compiler makes a second
     // copy of what follows, for warps that have come apart.
-    if (__all_sync(~0u, whole.x <= rows.from[0] && rows.from[0] + StreamTile::POSITIONS <= whole.y))
+    if (__all_sync(~0u, <% if predicate_of_tiles %>leaves.always && <% endif %>whole.x <= rows.from[0] && rows.from[0] + StreamTile::POSITIONS <= whole.y))
         weigh_rows<SELECTED, true>(x, shared.columns + row, rows, work.scores, work.products, sums, lane);
     else
         weigh_rows<SELECTED, false>(x, shared.columns + row, rows, work.scores, work.products, sums, lane);
@@ -215,7 +220,14 @@ __device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShare
     round_weights<STREAM>(work.of_v, work.products);
 }
 
-// Sweeps streamed tiles, from `step` to the one before `end`, past the 64 keys of a warpgroup: in one turn their products, in the
+<% if predicate_of_tiles %>// What is known of the predicates on the warp's 16 keys and a streamed tile.
+__device__ __forceinline__ Truth predicates_of(const Uniform& x, const KeysShared& shared, int stage) {
+    const int thread = thread_again();
+    const Column* keys = shared.columns + first_row(thread);
+    return predicate(x, shared.rows[stage].bounds(thread % 32), column_bounds(keys[0], keys[8]));
+}
+
+<% endif %>// Sweeps streamed tiles, from `step` to the one before `end`, past the 64 keys of a warpgroup: in one turn their products, in the
 // next the sums over their queries.
 template <bool SELECTED>
 __device__ __forceinline__ void sweep_queries(const Uniform& x, KeysShared& shared, KeyGradients<1>& sums, int& step, int end, int group) {
@@ -224,10 +236,11 @@ __device__ __forceinline__ void sweep_queries(const Uniform& x, KeysShared& shar
         StreamedWork work;
         const int stage = uniform(stage_of<STREAMED>(step));
         shared.full[stage].wait(full_parity<STREAMED>(step));
-        take_turn(group_again());
+<% if predicate_of_tiles %>        const Truth leaves = predicates_of(x, shared, stage);
+<% endif %>        take_turn(group_again());
         multiply_rows(shared, stage, group, work.scores, work.products);
         end_turn(group_again());
-        weigh_streamed<SELECTED>(x, shared, stage, work, sums);
+        weigh_streamed<SELECTED>(x, shared, stage, work, sums<% if predicate_of_tiles %>, leaves<% endif %>);
         if (step + 1 == end) shared.keys_empty.arrive();
         take_turn(group_again());
         add_rows_of(shared, stage, work, sums);

@@ -199,7 +199,9 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
         const int tiles = header.tiles;
         if (tiles < 0) return;
         const Uniform x = load_uniform(a, header.tile.s, header.tile.g);
-        RowSums sums = {};
+<% if predicate_of_tiles %>        const Row* own_rows = header.rows + first_row(thread_again());
+        const RowBounds bounds = row_bounds(own_rows[0], own_rows[8]);
+<% endif %>        RowSums sums = {};
         float d_q[D / 8][4] = {};
         float scores[TILE_KV / 8][4], products[TILE_KV / 8][4];
         const int first = uniform(stage_of<STAGES>(step));
@@ -210,7 +212,9 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
         start_products();
         multiply_keys(shared, held, first, group, scores, products);
         end_turn(group);
-#pragma unroll 1
+<% if predicate_of_tiles %>        // Whether predicates leave a tile whole; else its pairs are treated one by one. Found under the products before.
+        Truth leaves = predicate(x, bounds, shared.columns[first].bounds(thread_again() % 32));
+<% endif %>#pragma unroll 1
         for (int t = 0; t < tiles; ++t, ++step) {
             const int stage = uniform(stage_of<STAGES>(step)), next = uniform(stage_of<STAGES>(step + 1));
             wait_products<0>();
@@ -224,8 +228,10 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             // Zero, which the compiler does not know.
             const int none = COLUMNS_IN_TURN ? header.seen >> 31 : 0;
             // Columns that all rows see come first: the selected ones, then the window's.
-            if ((t + 1) * TILE_KV > header.seen) weigh_keys<MASKED>(x, rows, columns, scores, products, sums, lane, none);
-            else if (t * TILE_KV < header.lasting) weigh_keys<FULL>(x, rows, columns, scores, products, sums, lane, none);
+<% if predicate_of_tiles %>            if (leaves.never) clear(scores);
+            else if (!leaves.always || (t + 1) * TILE_KV > header.seen) weigh_keys<MASKED>(x, rows, columns, scores, products, sums, lane, none);
+<% else %>            if ((t + 1) * TILE_KV > header.seen) weigh_keys<MASKED>(x, rows, columns, scores, products, sums, lane, none);
+<% endif %>            else if (t * TILE_KV < header.lasting) weigh_keys<FULL>(x, rows, columns, scores, products, sums, lane, none);
             else weigh_keys<WINDOWED>(x, rows, columns, scores, products, sums, lane, none);
             Left weights[TILE_KV / 16];
             round_weights<TILE_KV>(weights, scores);
@@ -244,7 +250,8 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
                 wait_products<0>();
             }
             shared.empty[stage].arrive();
-        }
+<% if predicate_of_tiles %>            if (more) leaves = predicate(x, bounds, shared.columns[next].bounds(thread_again() % 32));
+<% endif %>        }
         settle(d_q);
         const int thread = thread_again(), row = first_row(thread);
         store_rows(a, x, header.tile, header.rows + row, sums, d_q, header.threshold, row, thread % 32);

@@ -218,7 +218,8 @@ __device__ __forceinline__ void make_weights(const Uniform& x, const Row (&rows)
 // The 64 rows that a warpgroup works on, of which a lane has parts of two, and where it is among the buffers.
 struct Work {
     Row rows[1][2];
-    Left q[D / 16];
+<% if predicate_of_tiles %>    RowBounds bounds;  // of the warp's 16 rows
+<% endif %>    Left q[D / 16];
     Softmax<1> softmax;
     float o[1][D / 8][4];
     Left weights[TILE_KV / 16];  // of the tile of keys before, whose product with the values comes next
@@ -293,12 +294,18 @@ __device__ __forceinline__ void store_output(const Arguments& a, const Tile& til
 // How tile number t is treated: columns that all rows see come first, the selected ones and then the window's.
 __device__ __forceinline__ Kind kind_of(int full, int windowed, int t) { return t < full ? FULL : t < windowed ? WINDOWED : MASKED; }
 
-// Weights of a tile of keys whose scores are ready.
+<% if predicate_of_tiles %>// What is known of the predicates on the warp's rows and the tile of keys at hand.
+__device__ __forceinline__ Truth predicates_of(const Uniform& x, const Work& work, const Shared& shared, int lane) {
+    return predicate(x, work.bounds, shared.columns[work.keys.slot].bounds(lane));
+}
+
+<% endif %>// Weights of a tile of keys whose scores are ready.
 template <bool ANEW>
 __device__ __forceinline__ bool weigh_kind(const Uniform& x, Work& work, Shared& shared, Kind kind, float (&scores)[1][TILE_KV / 8][4],
                                            float (&shrink)[1][2], int lane) {
     const StreamedColumns& columns = shared.columns[work.keys.slot];
-    if (kind == FULL) return weigh<FULL, ANEW, TILE_KV>(x, work, columns, scores, shrink, lane);
+<% if predicate_of_tiles %>    if (!ANEW && kind == NONE) return clear(scores[0]), true;
+<% endif %>    if (kind == FULL) return weigh<FULL, ANEW, TILE_KV>(x, work, columns, scores, shrink, lane);
     if (kind == WINDOWED) return weigh<WINDOWED, ANEW, TILE_KV>(x, work, columns, scores, shrink, lane);
     return weigh<MASKED, ANEW, TILE_KV>(x, work, columns, scores, shrink, lane);
 }
@@ -327,9 +334,12 @@ __device__ __forceinline__ void release_keys(Work& work, Shared& shared, bool la
 
 // Of one tile of keys but the first: its scores are made, and the one before is multiplied with its values meanwhile.
 template <int COLUMNS>
-__device__ __forceinline__ void queue_tile(Work& work, Shared& shared, float (&scores)[1][COLUMNS / 8][4]) {
+__device__ __forceinline__ void queue_tile(Work& work, Shared& shared, float (&scores)[1][COLUMNS / 8][4]<% if predicate_of_tiles %>, const Uniform& x,
+                                           Kind& kind, int lane<% endif %>) {
     queue_scores<COLUMNS>(work, shared, scores);
-    queue_values<TILE_KV>(work, shared);
+<% if predicate_of_tiles %>    // Between the products: waiting for them in branches by the kind takes 4 % more.
+    if (COLUMNS == TILE_KV) kind = kind_with(predicates_of(x, work, shared, lane), kind);
+<% endif %>    queue_values<TILE_KV>(work, shared);
     wait_products<1>();
     settle(scores[0]);
 }
@@ -345,7 +355,7 @@ __device__ __forceinline__ void end_tile(Work& work, Shared& shared, const float
 // One tile of keys but the first; its softmax is worked on under the products of the one before.
 __device__ __forceinline__ void attend(const Uniform& x, Work& work, Shared& shared, Kind kind, bool last, int lane) {
     float scores[1][TILE_KV / 8][4], shrink[1][2];
-    queue_tile<TILE_KV>(work, shared, scores);
+    queue_tile<TILE_KV>(work, shared, scores<% if predicate_of_tiles %>, x, kind, lane<% endif %>);
     // Waited for on either way, behind a branch: the compiler would wait before the softmax.
     if (weigh_kind<false>(x, work, shared, kind, scores, shrink, lane)) {
         wait_products<0>();
@@ -361,7 +371,8 @@ __device__ __forceinline__ void attend(const Uniform& x, Work& work, Shared& sha
 // The first half of the last tile, where no more of its columns have keys.
 __device__ __forceinline__ void attend_half(const Uniform& x, Work& work, Shared& shared, int lane) {
     float scores[1][TILE_KV / 16][4], shrink[1][2];
-    queue_tile<TILE_KV / 2>(work, shared, scores);
+<% if predicate_of_tiles %>    Kind kind = MASKED;
+<% endif %>    queue_tile<TILE_KV / 2>(work, shared, scores<% if predicate_of_tiles %>, x, kind, lane<% endif %>);
     const bool shrinks = weigh<MASKED, true, TILE_KV / 2>(x, work, shared.columns[work.keys.slot], scores, shrink, lane);
     wait_products<0>();
     release_values(work, shared);
@@ -382,7 +393,8 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         const Uniform x = load_uniform(a, header.tile.s, header.tile.g);
 #pragma unroll
         for (int h = 0; h < 2; ++h) work.rows[0][h] = shared.rows[slot][row + 8 * h + lane / 4];
-        if constexpr (QUERIES_IN_REGISTERS) {
+<% if predicate_of_tiles %>        work.bounds = row_bounds(work.rows[0][0], work.rows[0][1]);
+<% endif %>        if constexpr (QUERIES_IN_REGISTERS) {
             // The lane anew, else registers keep the addresses through a tile.
             load_left<TILE_Q>(shared.q[slot], row, work.q, thread_again() % 32);
             shared.q_empty[slot].arrive();
@@ -393,8 +405,10 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         settle(scores[0]);
         work.softmax.start(x, work.rows);
         work.begun = false;
-        weigh_kind<true>(x, work, shared, kind_of(full, windowed, 0), scores, shrink, lane);
-        end_tile<TILE_KV>(work, shared, scores, tiles == 1);
+<% if predicate_of_tiles %>        const Kind first = predicates_of(x, work, shared, lane).always ? kind_of(full, windowed, 0) : MASKED;
+        weigh_kind<true>(x, work, shared, first, scores, shrink, lane);
+<% else %>        weigh_kind<true>(x, work, shared, kind_of(full, windowed, 0), scores, shrink, lane);
+<% endif %>        end_tile<TILE_KV>(work, shared, scores, tiles == 1);
         const bool half = tiles > 1 && columns <= tiles * TILE_KV - TILE_KV / 2;
         const int whole = half ? tiles - 1 : tiles;
 #pragma unroll 1
