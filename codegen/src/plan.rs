@@ -118,6 +118,15 @@ pub(crate) struct RowDot {
     pub(crate) buffer: String,
 }
 
+/// A field of which a tile's least and greatest values decide predicates.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct BoundedField {
+    pub(crate) ty: String,
+    pub(crate) name: String,
+    /// The position itself: ascending where rows or columns are.
+    pub(crate) is_position: bool,
+}
+
 /// A sum over queries.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct KeySum {
@@ -189,8 +198,8 @@ pub(crate) struct Values {
     pub(crate) predicate: Function,
     /// Sweeps decide predicates for whole tiles, by bounds on these fields.
     pub(crate) predicate_of_tiles: bool,
-    pub(crate) row_bounds: Vec<Field>,
-    pub(crate) column_bounds: Vec<Field>,
+    pub(crate) row_bounds: Vec<BoundedField>,
+    pub(crate) column_bounds: Vec<BoundedField>,
     pub(crate) pair_structs: Vec<String>,
     pub(crate) pair_functions: Vec<PairFunction>,
     pub(crate) needs_product: bool,

@@ -3,8 +3,8 @@
 
 use super::elementwise::{Body, Domain, Expressions};
 use super::module::Builder;
-use crate::plan::{Field, Function};
-use sparsek_dsl::ir::{Binary, Kind, Op, Unary, ValueId};
+use crate::plan::{BoundedField, Function};
+use sparsek_dsl::ir::{Binary, Coord, Kind, Op, Unary, ValueId};
 use std::collections::BTreeSet;
 
 impl Builder<'_> {
@@ -42,9 +42,24 @@ fn of_any_type(line: &str) -> String {
 }
 
 /// The fields of one domain that the function reads.
-fn bounded(e: &Expressions<'_>, body: &Body, domain: Domain) -> Vec<Field> {
+fn bounded(e: &Expressions<'_>, body: &Body, domain: Domain) -> Vec<BoundedField> {
     let of_domain = body.fields.iter().filter(|v| e.at(**v).domain == domain);
-    of_domain.map(|v| Field { ty: e.c_type(*v).to_owned(), name: e.name(*v).to_owned() }).collect()
+    let field = |v: &ValueId| BoundedField {
+        ty: e.c_type(*v).to_owned(),
+        name: e.name(*v).to_owned(),
+        is_position: is_position(e, *v),
+    };
+    of_domain.map(field).collect()
+}
+
+/// Whether a value is the position of a query or key, as an integer or f32.
+fn is_position(e: &Expressions<'_>, v: ValueId) -> bool {
+    let op = |v: ValueId| &e.program.node(e.resolve(v)).op;
+    let integer = match op(v) {
+        Op::ToFloat(x) => op(*x),
+        whole => whole,
+    };
+    matches!(integer, Op::Coord(Coord::QueryPos | Coord::KeyPos))
 }
 
 /// Whether bounds on what a mask of pairs is made of give bounds on it: comparisons of sums and differences, each of

@@ -76,10 +76,12 @@ struct ColumnBounds {
 <% for f in column_bounds %>    <% if f.ty == "bool" %>Truth<% else %>Bounds<${ f.ty }$><% endif %> ${ f.name }$;
 <% endfor %>};
 
-__device__ __forceinline__ RowBounds row_bounds(const Row& r0, const Row& r1) {
-    return {<% for f in row_bounds %><% if not loop.first %>, <% endif %>bounds_of(r0.${ f.name }$, r1.${ f.name }$)<% endfor %>};
+// Of rows from position `from` to `to`, of which a lane has two.
+__device__ __forceinline__ RowBounds row_bounds(int from, int to, const Row& r0, const Row& r1) {
+    return {<% for f in row_bounds %><% if not loop.first %>, <% endif %><% if f.is_position %>Bounds<${ f.ty }$>(from, to)<% else %>bounds_of(r0.${ f.name }$, r1.${ f.name }$)<% endif %><% endfor %>};
 }
-__device__ __forceinline__ ColumnBounds column_bounds(const Column& c0, const Column& c1) {
-    return {<% for f in column_bounds %><% if not loop.first %>, <% endif %>bounds_of(c0.${ f.name }$, c1.${ f.name }$)<% endfor %>};
+// Of 16 columns whose keys ascend, of which a lane has two.
+__device__ __forceinline__ ColumnBounds column_bounds(const Column* columns, int own) {
+    return {<% for f in column_bounds %><% if not loop.first %>, <% endif %><% if f.is_position %>Bounds<${ f.ty }$>(columns[0].${ f.name }$, columns[15].${ f.name }$)<% else %>bounds_of(columns[own].${ f.name }$, columns[own + 8].${ f.name }$)<% endif %><% endfor %>};
 }
 <% endif %>

@@ -28,8 +28,9 @@ struct StreamedColumns {
 <% endfor %>        }
     }
 <% if predicate_of_tiles %>
+    // Of columns whose keys ascend: the selected ones that all rows see, and the window's behind them.
     __device__ __forceinline__ ColumnBounds bounds(int lane) const {
-        return {<% for f in column_bounds %><% if not loop.first %>, <% endif %>bounds_of(${ f.name }$, lane)<% endfor %>};
+        return {<% for f in column_bounds %><% if not loop.first %>, <% endif %><% if f.is_position %>Bounds<${ f.ty }$>(${ f.name }$[0], ${ f.name }$[TILE_KV - 1])<% else %>bounds_of(${ f.name }$, lane)<% endif %><% endfor %>};
     }
 <% endif %>};
 

@@ -31,7 +31,7 @@ struct StreamedRows {
     }
 <% if predicate_of_tiles %>
     __device__ __forceinline__ RowBounds bounds(int lane) const {
-        return {<% for f in row_bounds %><% if not loop.first %>, <% endif %>bounds_of(${ f.name }$, lane)<% endfor %>};
+        return {<% for f in row_bounds %><% if not loop.first %>, <% endif %><% if f.is_position %>Bounds<${ f.ty }$>(from[0], from[0] + StreamTile::POSITIONS - 1)<% else %>bounds_of(${ f.name }$, lane)<% endif %><% endfor %>};
     }
 <% endif %>};
 
@@ -220,11 +220,10 @@ __device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShare
     round_weights<STREAM>(work.of_v, work.products);
 }
 
-<% if predicate_of_tiles %>// What is known of the predicates on the warp's 16 keys and a streamed tile.
+<% if predicate_of_tiles %>// What is known of the predicates on the warp's 16 keys, where all of them are there, and a streamed tile.
 __device__ __forceinline__ Truth predicates_of(const Uniform& x, const KeysShared& shared, int stage) {
-    const int thread = thread_again();
-    const Column* keys = shared.columns + first_row(thread);
-    return predicate(x, shared.rows[stage].bounds(thread % 32), column_bounds(keys[0], keys[8]));
+    const int lane = thread_again() % 32, own = lane / 4;
+    return predicate(x, shared.rows[stage].bounds(lane), column_bounds(shared.columns + first_row(thread_again()) - own, own));
 }
 
 <% endif %>// Sweeps streamed tiles, from `step` to the one before `end`, past the 64 keys of a warpgroup: in one turn their products, in the

@@ -200,7 +200,7 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
         if (tiles < 0) return;
         const Uniform x = load_uniform(a, header.tile.s, header.tile.g);
 <% if predicate_of_tiles %>        const Row* own_rows = header.rows + first_row(thread_again());
-        const RowBounds bounds = row_bounds(own_rows[0], own_rows[8]);
+        const RowBounds bounds = row_bounds(header.tile.from, header.tile.to - 1, own_rows[0], own_rows[8]);
 <% endif %>        RowSums sums = {};
         float d_q[D / 8][4] = {};
         float scores[TILE_KV / 8][4], products[TILE_KV / 8][4];
@@ -212,7 +212,7 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
         start_products();
         multiply_keys(shared, held, first, group, scores, products);
         end_turn(group);
-<% if predicate_of_tiles %>        // Whether predicates leave a tile whole; else its pairs are treated one by one. Found under the products before.
+<% if predicate_of_tiles %>        // What is known of the predicates on a tile all of whose columns every row sees. Found under the products before.
         Truth leaves = predicate(x, bounds, shared.columns[first].bounds(thread_again() % 32));
 <% endif %>#pragma unroll 1
         for (int t = 0; t < tiles; ++t, ++step) {
@@ -228,8 +228,9 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             // Zero, which the compiler does not know.
             const int none = COLUMNS_IN_TURN ? header.seen >> 31 : 0;
             // Columns that all rows see come first: the selected ones, then the window's.
-<% if predicate_of_tiles %>            if (leaves.never) clear(scores);
-            else if (!leaves.always || (t + 1) * TILE_KV > header.seen) weigh_keys<MASKED>(x, rows, columns, scores, products, sums, lane, none);
+<% if predicate_of_tiles %>            const bool masked = (t + 1) * TILE_KV > header.seen;
+            if (leaves.never && !masked) clear(scores);
+            else if (!leaves.always || masked) weigh_keys<MASKED>(x, rows, columns, scores, products, sums, lane, none);
 <% else %>            if ((t + 1) * TILE_KV > header.seen) weigh_keys<MASKED>(x, rows, columns, scores, products, sums, lane, none);
 <% endif %>            else if (t * TILE_KV < header.lasting) weigh_keys<FULL>(x, rows, columns, scores, products, sums, lane, none);
             else weigh_keys<WINDOWED>(x, rows, columns, scores, products, sums, lane, none);

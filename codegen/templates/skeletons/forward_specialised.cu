@@ -294,7 +294,7 @@ __device__ __forceinline__ void store_output(const Arguments& a, const Tile& til
 // How tile number t is treated: columns that all rows see come first, the selected ones and then the window's.
 __device__ __forceinline__ Kind kind_of(int full, int windowed, int t) { return t < full ? FULL : t < windowed ? WINDOWED : MASKED; }
 
-<% if predicate_of_tiles %>// What is known of the predicates on the warp's rows and the tile of keys at hand.
+<% if predicate_of_tiles %>// What is known of the predicates on the warp's rows and the tile of keys at hand, all of whose columns every row sees.
 __device__ __forceinline__ Truth predicates_of(const Uniform& x, const Work& work, const Shared& shared, int lane) {
     return predicate(x, work.bounds, shared.columns[work.keys.slot].bounds(lane));
 }
@@ -338,7 +338,7 @@ __device__ __forceinline__ void queue_tile(Work& work, Shared& shared, float (&s
                                            Kind& kind, int lane<% endif %>) {
     queue_scores<COLUMNS>(work, shared, scores);
 <% if predicate_of_tiles %>    // Between the products: waiting for them in branches by the kind takes 4 % more.
-    if (COLUMNS == TILE_KV) kind = kind_with(predicates_of(x, work, shared, lane), kind);
+    if (COLUMNS == TILE_KV && kind != MASKED) kind = kind_with(predicates_of(x, work, shared, lane), kind);
 <% endif %>    queue_values<TILE_KV>(work, shared);
     wait_products<1>();
     settle(scores[0]);
@@ -393,7 +393,7 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         const Uniform x = load_uniform(a, header.tile.s, header.tile.g);
 #pragma unroll
         for (int h = 0; h < 2; ++h) work.rows[0][h] = shared.rows[slot][row + 8 * h + lane / 4];
-<% if predicate_of_tiles %>        work.bounds = row_bounds(work.rows[0][0], work.rows[0][1]);
+<% if predicate_of_tiles %>        work.bounds = row_bounds(header.tile.from, header.tile.to - 1, work.rows[0][0], work.rows[0][1]);
 <% endif %>        if constexpr (QUERIES_IN_REGISTERS) {
             // The lane anew, else registers keep the addresses through a tile.
             load_left<TILE_Q>(shared.q[slot], row, work.q, thread_again() % 32);
