@@ -18,6 +18,7 @@ constexpr int GROUP = 4;  // query heads of a key-value head
 constexpr int CHUNK = 512;  // queries of a chunk of the plan
 constexpr int CHUNK_KEYS = 1024;  // keys of a chunk's list, at most
 constexpr int TILE_KEYS = 512;  // keys of a tile's list, at most
+constexpr int EXPIRY_THREADS = 128;  // of a block of plan_expiry
 
 // The one parameter of every entry: tensors with their strides in elements, buffers, sizes.
 struct Arguments {
@@ -1078,7 +1079,6 @@ __device__ constexpr int power_of_two_from(int n) {
     while (power < n) power *= 2;
     return power;
 }
-constexpr int EXPIRY_THREADS = CHUNK <= 256 ? CHUNK : CHUNK <= 2048 ? CHUNK / 4 : 512;
 constexpr int EXPIRY_SHARE = CHUNK / EXPIRY_THREADS;
 constexpr int K_PADDED = power_of_two_from(K > EXPIRY_THREADS ? K : EXPIRY_THREADS);
 
@@ -1235,7 +1235,10 @@ __device__ void write_keys(const Arguments& a, const Sequence& s, int g, int chu
     if (threadIdx.x == 0) write_counts(a, list, sinks_before(chunk) + m.count, next);
 }
 
-extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, CHUNK <= 256 ? 1024 / EXPIRY_THREADS : 1) plan_expiry(const __grid_constant__ Arguments a) {
+// Blocks of a multiprocessor: 64 registers are too few for many selected keys of a thread.
+constexpr int EXPIRY_BLOCKS = CHUNK <= 256 && K_PADDED <= 8 * EXPIRY_THREADS ? 1024 / EXPIRY_THREADS : 1;
+
+extern "C" __global__ void __launch_bounds__(EXPIRY_THREADS, EXPIRY_BLOCKS) plan_expiry(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     extern __shared__ __align__(16) unsigned char shared_memory[];
     Sequence s;
