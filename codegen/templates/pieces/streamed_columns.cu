@@ -34,7 +34,7 @@ struct StreamedColumns {
     }
 <% endif %>};
 
-// How a tile of columns is treated: pairs one by one, all of them seen, or all of them seen in the window, where gates are 1<% if predicate_of_tiles %>;
+// How a tile of columns is treated: pairs one by one, all of them seen, or all of them seen in the window, where gates are 1<% if predicate_of_tiles %>,
 // or none of them seen<% endif %>.
 enum Kind { MASKED, FULL, WINDOWED<% if predicate_of_tiles %>, NONE<% endif %> };
 <% if predicate_of_tiles %>

@@ -74,3 +74,31 @@ fn keys_queries_and_heads() {
     let problems = instance.compile(&target).problems;
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
+
+/// Predicates that sweeps of sm90 decide for whole tiles: of documents, which need the least and the greatest of a tile,
+/// and of positions, which ascend.
+#[test]
+fn documents_within_a_horizon() {
+    let text = "sparsek_kernel! {
+        pub kernel Documents<E in [bf16], D in [64, 128]>(
+            q: Query<E, D>, k: Key<E, D>, v: Key<E, D>, u: PerKey, doc_q: PerQuery<i32>, doc_k: PerKey<i32>,
+        ) -> Output<E, D> {
+            let gate = sparsek(u, 512);
+            let near = (q.pos - k.pos < 20000) | (k.pos < 64);
+            let seen = causal & (topk(gate) | window(512)) & near & (doc_q == doc_k);
+            dot(softmax(dot(q, k) * rsqrt(D), seen) * gate, v)
+        }
+    }";
+    let compiled = compile_file(text);
+    assert!(compiled.diagnostics.is_empty(), "{:?}", compiled.diagnostics);
+    let kernel = compiled.kernels.into_iter().next().expect("one kernel");
+    let program = kernel.program.expect("it compiles");
+    let target = Target::named("sm_90a").expect("a target");
+    for (d, group) in [(64, 1), (128, 4)] {
+        let instance = Instance::new(&program, &Spec::new(Elem::Bf16, d), group, false);
+        let problems = instance.compile(&target).problems;
+        assert!(problems.is_empty(), "{}", problems.join("\n"));
+    }
+    let instance = Instance::new(&program, &Spec::new(Elem::Bf16, 128), 4, false);
+    snapshot("documents", &instance, "sm_90a", &[Module::Forward]);
+}
