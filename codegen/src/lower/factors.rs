@@ -293,42 +293,24 @@ fn is_normal(x: f64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::lower::elementwise::{Domain, Expressions};
-    use crate::{Given, Problem};
+    use crate::lower::cases::with_expressions;
+    use crate::lower::elementwise::Domain;
     use sparsek_dsl::Elem;
-    use sparsek_dsl::ir::{Op, Spec};
+    use sparsek_dsl::ir::Op;
 
     /// The statements and the result that a logit becomes.
     fn logit(elem: Elem, text: &str) -> String {
         let extras = [("slope", "PerHead"), ("bias", "PerKey")];
-        let used = extras.iter().filter(|(name, _)| text.contains(name));
-        let inputs: String = used.map(|(name, class)| format!("{name}: {class}, ")).collect();
-        let kernel = format!(
-            "sparsek_kernel! {{
-                pub kernel Case<E in [bf16, f32], D in multiples_of(16) up to 256, W in 0..=8192>(
-                    q: Query<E, D>, k: Key<E, D>, v: Value<E, D>, {inputs}
-                ) -> Output<E, D> {{
-                    {text}
-                    dot(softmax(s, seen), v)
-                }}
-            }}"
-        );
-        let compiled = sparsek_dsl::parse::compile_file(&kernel);
-        let program = compiled.kernels.into_iter().next().and_then(|k| k.program).unwrap();
-        let instance = program.instantiate(&Spec::new(elem, 64).w(64)).unwrap();
-        let names = ["q", "k", "v", "slope", "bias"];
-        let given = names.map(|n| Given { name: n.to_owned(), per_head: false }).to_vec();
-        let backward = &instance.program;
-        let problem = Problem { instance: &instance, backward, group: 1, given };
-        let e = Expressions::new(&problem, &instance.program).unwrap();
-        let softmax = e.program.ids().find_map(|v| match e.program.node(v).op {
-            Op::Softmax { logit, .. } => Some(logit),
-            _ => None,
-        });
-        let roots: Vec<_> = e.program.seen_set().predicates.clone();
-        let roots: Vec<_> = softmax.into_iter().chain(roots).collect();
-        let body = e.body(&roots, Domain::Pair, false);
-        [body.lines, body.results].concat().join("; ")
+        with_expressions(elem, &extras, &format!("{text} dot(softmax(s, seen), v)"), |e| {
+            let softmax = e.program.ids().find_map(|v| match e.program.node(v).op {
+                Op::Softmax { logit, .. } => Some(logit),
+                _ => None,
+            });
+            let roots: Vec<_> = e.program.seen_set().predicates.clone();
+            let roots: Vec<_> = softmax.into_iter().chain(roots).collect();
+            let body = e.body(&roots, Domain::Pair, false);
+            [body.lines, body.results].concat().join("; ")
+        })
     }
 
     fn seen(logit: &str) -> String {

@@ -10,6 +10,8 @@
 //! * [`warpgroups`] holds the needs of sweeps whose warpgroups load or compute.
 
 mod backward;
+#[cfg(test)]
+mod cases;
 mod elementwise;
 mod factors;
 mod forward;

@@ -107,10 +107,8 @@ fn has_bounds(e: &Expressions<'_>, mask: ValueId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::has_bounds;
-    use crate::lower::elementwise::Expressions;
-    use crate::{Given, Problem};
+    use crate::lower::cases::with_expressions;
     use sparsek_dsl::Elem;
-    use sparsek_dsl::ir::Spec;
 
     /// Whether bounds decide a predicate, after some definitions.
     fn decided(predicate: &str, definitions: &str) -> bool {
@@ -120,28 +118,11 @@ mod tests {
             ("slope", "PerHead"),
             ("bias", "PerKey"),
         ];
-        let text = format!("{definitions}{predicate}");
-        let used = extras.iter().filter(|(name, _)| text.contains(name));
-        let inputs: String = used.map(|(name, class)| format!("{name}: {class}, ")).collect();
-        let kernel = format!(
-            "sparsek_kernel! {{
-                pub kernel Case<E in [bf16, f32], D in multiples_of(16) up to 256, W in 0..=8192>(
-                    q: Query<E, D>, k: Key<E, D>, v: Value<E, D>, {inputs}
-                ) -> Output<E, D> {{
-                    {definitions}
-                    dot(softmax(dot(q, k), causal & window(W) & ({predicate})), v)
-                }}
-            }}"
-        );
-        let compiled = sparsek_dsl::parse::compile_file(&kernel);
-        let program = compiled.kernels.into_iter().next().and_then(|k| k.program).unwrap();
-        let instance = program.instantiate(&Spec::new(Elem::Bf16, 64).w(64)).unwrap();
-        let names = ["q", "k", "v", "doc_q", "doc_k", "slope", "bias"];
-        let given = names.map(|n| Given { name: n.to_owned(), per_head: false }).to_vec();
-        let backward = &instance.program;
-        let problem = Problem { instance: &instance, backward, group: 1, given };
-        let e = Expressions::new(&problem, &instance.program).unwrap();
-        e.program.seen_set().predicates.iter().all(|m| has_bounds(&e, *m))
+        let seen = format!("causal & window(W) & ({predicate})");
+        let body = format!("{definitions} dot(softmax(dot(q, k), {seen}), v)");
+        with_expressions(Elem::Bf16, &extras, &body, |e| {
+            e.program.seen_set().predicates.iter().all(|m| has_bounds(e, *m))
+        })
     }
 
     #[test]
