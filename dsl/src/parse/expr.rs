@@ -299,7 +299,9 @@ fn foreign(expr: &syn::Expr) -> (&'static str, &'static str) {
         }
         E::Return(_) => ("`return`", "the last expression is the result"),
         E::Break(_) | E::Continue(_) => ("a jump", "a kernel has no loops"),
-        E::Assign(_) => ("an assignment", "`let` gives a value a name; values do not change"),
+        E::Assign(_) => {
+            ("an assignment", "`==` compares; `let` gives a value a name, and values do not change")
+        }
         E::Index(_) => ("indexing", "values are not indexed; they vary by head, query and key"),
         E::Array(_) | E::Repeat(_) | E::Tuple(_) | E::Struct(_) => {
             ("a compound value", "every value is one number, mask or vector")
