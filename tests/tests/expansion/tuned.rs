@@ -19,7 +19,8 @@ sparsek_kernel! {
     }
 }
 
-fn main() -> Result<(), sparsek::Error> {
+#[test]
+fn a_kernel_carries_the_file_that_it_names() -> Result<(), sparsek::Error> {
     let spec = || Spec::new(Elem::Bf16, 64).w(16);
     assert_eq!(Carries::new(spec())?.kernel().manifest().records().len(), 1);
     assert!(Carries::MANIFEST.is_some());

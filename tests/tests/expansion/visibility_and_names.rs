@@ -1,6 +1,7 @@
 //! Every visibility, documentation carried over, names of the prelude shadowed, and an invocation
 //! inside a function and through `macro_rules`.
 #![deny(warnings, missing_docs)]
+#![allow(unreachable_pub)]
 
 /// Holds kernels.
 pub mod kernels {
@@ -66,7 +67,8 @@ macro_rules! window {
 
 window!(pub(crate) FromRules, f16, 32, 0.5 + 0.5);
 
-fn main() {
+#[test]
+fn names_and_visibilities_stay() {
     sparsek::sparsek_kernel! {
         kernel Local(q: Query<f32, 16>, k: Key<f32, 16>, v: Key<f32, 16>) -> Output<f32, 16> {
             dot(softmax(dot(q, k), causal & window(8)), v)
