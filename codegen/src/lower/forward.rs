@@ -60,6 +60,7 @@ pub(crate) fn lower(
         Family::Sm90 => {
             let need = warpgroups::forward_need(problem, s, fields, b.values.needs_product);
             warpgroups::check_fits(problem, target, "forward", s, need, fields)?;
+            b.constant("int", "SHARED", need.shared, "bytes of a block");
             let held = warpgroups::queries_in_registers(problem, s);
             b.constant("bool", "QUERIES_IN_REGISTERS", held, "");
             let buffers = warpgroups::query_buffers(problem, s);

@@ -69,7 +69,6 @@ impl<'a> Builder<'a> {
         self.constant("int", "GROUP", self.problem.group, "query heads of a key-value head");
         self.constant("int", "CHUNK", chunk, "queries of a chunk of the plan");
         self.constant("int", "CHUNK_KEYS", k + sinks + chunk, "keys of a chunk's list, at most");
-        self.constant("int", "TILE_KEYS", k + sinks, "keys of a tile's list, at most");
     }
 
     pub(crate) fn constant(

@@ -30,6 +30,8 @@ impl Builder<'_> {
     /// The launch that lists the keys of every tile of that many positions, and its buffers.
     pub(crate) fn tiles(&mut self, topk: &TopK, positions: u32) -> Result<(), Error> {
         let tiles = topk.tiles(positions)?;
+        let capacity = topk.tile_capacity(positions);
+        self.constant("int", "TILE_KEYS", capacity, "keys of a tile's list, at most");
         self.add(tiles);
         Ok(())
     }

@@ -44,7 +44,7 @@ pub(crate) type Step = (Vec<Buffer>, Vec<Launch>);
 impl TopK {
     /// Capacity of a chunk's list of keys: K + SINKS + CHUNK.
     pub(crate) fn chunk_capacity(&self) -> u64 {
-        self.tile_capacity() + u64::from(self.chunk)
+        self.kept_keys() + u64::from(self.chunk)
     }
 
     /// Queries of a span, of which the backward sums a selected key's gradients together.
@@ -54,11 +54,17 @@ impl TopK {
 
     /// Capacity of a span's list of keys: K + SINKS + 2 · CHUNK.
     pub(crate) fn span_capacity(&self) -> u64 {
-        self.tile_capacity() + self.span()
+        self.kept_keys() + self.span()
     }
 
-    /// Capacity of a tile's list of keys: K + SINKS.
-    pub(crate) fn tile_capacity(&self) -> u64 {
+    /// Capacity of the list of keys of a tile of `positions` queries: K + SINKS, and one that leaves the window at
+    /// every query after the first.
+    pub(crate) fn tile_capacity(&self, positions: u32) -> u64 {
+        self.kept_keys() + u64::from(positions) - 1
+    }
+
+    /// Keys that a query sees past its window, at most.
+    fn kept_keys(&self) -> u64 {
         u64::from(self.kept()) + u64::from(self.sinks)
     }
 
@@ -155,7 +161,7 @@ impl TopK {
 
     /// The keys of every chunk → those of every tile of `positions` queries, before a sweep.
     ///
-    /// `tile_keys` is i32 [Hkv, blocks of `positions`, K + SINKS]; `tile_counts` is i32 [Hkv, blocks
+    /// `tile_keys` is i32 [Hkv, blocks of `positions`, K + SINKS + `positions` − 1]; `tile_counts` is i32 [Hkv, blocks
     /// of `positions`, 2]: the keys seen up to the tile's end, which come first, and all.
     ///
     /// # Errors
@@ -169,7 +175,7 @@ impl TopK {
             )));
         }
         let tiles = Factor::Blocks(u64::from(positions));
-        let capacity = Factor::Literal(self.tile_capacity());
+        let capacity = Factor::Literal(self.tile_capacity(positions));
         let mut buffers = self.chunk_lists();
         buffers.extend([
             scratch("tile_keys", Scalar::I32, &[Factor::Hkv, tiles, capacity]),

@@ -3,9 +3,11 @@
 //! A sweep is a number of tiles, each of `rows` rows past a number of columns:
 //!
 //! * tiles: ⌈N / positions⌉ · Hkv · batch, each for its own rows; rows that stand for no query are in it;
-//! * columns of a tile: the union of what its positions see, min(k, …) + positions − 1 selected keys and
-//!   min(w, …) + positions − 1 of the window, and half a streamed tile for the last one, which is seldom
-//!   full. Near the start of a sequence fewer keys are there: the mean of min(x, i) over i < N is in it.
+//! * columns of a tile: the union of what its positions see, min(k, …) selected keys and those of k / i for
+//!   every further position i that are selected there, min(w, …) + positions − 1 of the window, and half a
+//!   streamed tile for the last one, which is seldom full. Near the start of a sequence fewer keys are there:
+//!   the mean of min(x, i) over i < N is in it. In the forward of sm90 a warpgroup leaves out keys that come
+//!   after its own positions.
 //!
 //! A column costs cycles of a multiprocessor: matrix products at the rate of the instructions, arithmetic
 //! on pairs, operands read from shared memory (once for every warp, or for every warpgroup), and keys
@@ -183,6 +185,14 @@ impl Model<'_> {
         (selected, mean_min(w, n) + (i.sinks as f64).min(n))
     }
 
+    /// How often a query selects a key that the one before did not: the mean of min(1, k / i) over i < N − w.
+    fn coming(&self) -> f64 {
+        let (k, w) = (self.problem.instance.k as f64, self.problem.instance.w as f64);
+        let candidates = (self.n() - w).max(0.0);
+        let all = candidates.min(k);
+        all / self.n() * if candidates > all && k > 0.0 { 1.0 + (candidates / k).ln() } else { 1.0 }
+    }
+
     /// Arithmetic of a pair beyond the softmax and its derivative: the kernel's own expressions.
     fn own_pairs(&self, sweep: Sweep) -> f64 {
         let program = match sweep {
@@ -211,8 +221,18 @@ impl Model<'_> {
         let tiles =
             (self.n() / positions).ceil() * f64::from(shape.parts) * self.workload.sequences();
         let (selected, local) = self.seen();
-        let union = |seen: f64| if seen > 0.0 { seen + positions - 1.0 } else { 0.0 };
-        let columns = union(selected) + union(local) + f64::from(s.tile_kv) / 2.0;
+        let further = positions - 1.0;
+        let later = if local > 0.0 { further } else { 0.0 };
+        // The weights of sm80 were fitted with a further selected key for every further position.
+        let (coming, left_out) = match (s.family, sweep) {
+            (Family::Sm80, _) => (if selected > 0.0 { further } else { 0.0 }, 0.0),
+            (Family::Sm90, Sweep::Forward) => {
+                let before_last = 0.5 * (1.0 - 64.0 / f64::from(s.tile_q));
+                (further * self.coming(), later * before_last)
+            }
+            (Family::Sm90, _) => (further * self.coming(), 0.0),
+        };
+        let columns = selected + coming + local + later - left_out + f64::from(s.tile_kv) / 2.0;
         let products = if sweep == Sweep::Forward { 2.0 } else { 3.0 };
         let cycles = columns * self.column(sweep, s, need, products);
         self.total(tiles, cycles + weights(sweep, s, 1).tile, s, need).max(self.bytes(sweep))

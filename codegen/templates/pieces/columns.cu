@@ -12,10 +12,7 @@ __device__ __forceinline__ void load_column_values(const Arguments& a, const Uni
 <% for l in column_lines %>    ${ l }$
 <% endfor %>}
 
-// A candidate's gate, clip(u − tau, 0, 1). Keys that are never candidates have the score +inf, so that theirs is 1.
-<% if uses_gate %>__device__ __forceinline__ float candidate_gate(const Row& r, const Column& c) { return __saturatef(c.score - r.tau); }
-
-// The score by which a key is gated once it has left the window.
+<% if uses_gate %>// The score by which a key is gated once it has left the window: +inf where it never is a candidate.
 __device__ __forceinline__ float gate_score(const Arguments& a, const Sequence& s, int g, int j) {
     return j < SINKS ? INFINITY_F : score_at(a, s, g, j);
 }

@@ -27,14 +27,9 @@ __device__ __forceinline__ bool sees(const Uniform& x, const Row& r, const Colum
     return (FULL | ((c.from <= r.i) & (r.i < c.to))) & predicate(x, r, c);
 }
 <% endif %>
-// The gate of a pair that is seen: 1 in the window.
-<% if uses_gate %>template <bool FULL>
-__device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
-    const float gate = candidate_gate(r, c);
-    return !FULL && r.i - c.j < WINDOW ? 1.0f : gate;
-}
-<% else %>template <bool FULL>
-__device__ __forceinline__ float gate_of(const Row&, const Column&) { return 1.0f; }
+// The gate of a pair that is seen, clip(u − tau, 0, 1): 1 in the window, where columns have the score +inf.
+<% if uses_gate %>__device__ __forceinline__ float gate_of(const Row& r, const Column& c) { return __saturatef(c.score - r.tau); }
+<% else %>__device__ __forceinline__ float gate_of(const Row&, const Column&) { return 1.0f; }
 <% endif %>
 // Whether a gate moves with its threshold: 0 < gate < 1. The bits of numbers from 0 on grow with them, so that one comparison
 // without a sign is enough.

@@ -1,7 +1,8 @@
 // The keys that some query of a tile sees, as columns, those first that every query sees:
 //   selected keys alive through the whole tile, window keys that every query has in its window,
-//   then selected keys that expire within the tile, keys that leave the window, and keys after the first query.
-// Selected here means past its window when the tile starts; keys that pass it within the tile are among the window's.
+//   then selected keys that expire or leave the window within the tile, keys that leave the window, and keys after the
+//   first query.
+// A key that leaves the window within the tile and is selected then has a column of either kind, for the queries before and after.
 struct TileColumns {
     const int* selected;
     // Where each of the five kinds ends.
@@ -21,17 +22,17 @@ __device__ __forceinline__ TileColumns tile_columns(const Arguments& a, const Ti
     t.shared = t.lasting + tile.from + 1 - shared_from;
     t.expiring = t.shared + selected - lasting;
     t.leaving = t.expiring + max(0, shared_from - window_from);
-    t.total = t.leaving + tile.to - tile.from - 1;
+    t.total = t.leaving + (WINDOW > 0 ? tile.to - tile.from - 1 : 0);
     t.shared_offset = shared_from - t.lasting;
     t.leaving_offset = window_from - t.expiring;
     t.later_offset = tile.from + 1 - t.leaving;
     return t;
 }
 
-// The key of a column, −1 beyond the last; `window` says whether all queries have it in their window.
+// The key of a column, −1 beyond the last; `window` says whether it stands for the queries that have it in their window.
 __device__ __forceinline__ int column_key(const TileColumns& t, int c, bool& window) {
-    window = c >= t.lasting && c < t.shared;
     const bool selected = c < t.lasting || (c >= t.shared && c < t.expiring);
+    window = !selected;
     const int offset = c < t.shared ? t.shared_offset : c < t.leaving ? t.leaving_offset : t.later_offset;
     int j = c < t.total ? c + offset : -1;
     if (selected) j = t.selected[c < t.lasting ? c : c - (t.shared - t.lasting)];
@@ -43,8 +44,8 @@ __device__ __forceinline__ Column load_column(const Arguments& a, const Uniform&
     c.j = j;
     if (j < 0) return c;
     const Sequence& s = tile.s;
-    c.from = j;
-    c.to = a.expiry[(s.row * a.hkv + tile.g) * a.n + s.start + j];
+    c.from = window ? j : j + WINDOW;
+    c.to = window ? j + WINDOW : a.expiry[(s.row * a.hkv + tile.g) * a.n + s.start + j];
 <% if uses_gate %>    c.score = window ? INFINITY_F : gate_score(a, s, tile.g, j);
 <% endif %>    load_column_values(a, x, s, tile.g, c);
     return c;

@@ -1,7 +1,7 @@
 // The keys that queries [begin, end) of a tile see past their windows: of the chunk's keys those that are past the window at
-// `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within.
-// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of the tiles that begin in
-// a chunk, a warp at a time that of a tile: whatever such a tile sees past its windows is among the chunk's keys.
+// `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within; and
+// then those that leave the window within the tile and are selected. A block makes the lists of the tiles that begin in a
+// chunk, a warp at a time that of a tile: whatever its first query sees past its window is among the chunk's keys.
 constexpr int CHUNK_TILES = (CHUNK + POSITIONS - 1) / POSITIONS;  // at most
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
 <% if not tiles_wait_last %>    wait_for_earlier_launches();
@@ -46,6 +46,15 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
         }
         __syncwarp();
         for (int i = lane; i < partly; i += 32) to[full + i] = expiring[i];
+        // The tile may end behind the chunk, whose keys do not tell who comes there.
+#pragma unroll 1
+        for (int base = max(begin + 1, WINDOW); base < end; base += 32) {
+            const int i = base + lane;
+            const bool selected = i < end && expiry[i - WINDOW] > i;
+            const unsigned coming = __ballot_sync(0xffffffffu, selected);
+            if (selected) to[full + partly + __popc(coming & lower)] = i - WINDOW;
+            partly += __popc(coming);
+        }
         __syncwarp();
         if (lane == 0) {
             a.tile_counts[2 * (first + block)] = full;

@@ -35,7 +35,7 @@ __device__ __forceinline__ void sweep_rows(const Uniform& x, const KeysShared& s
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
                     const Column& c = shared.columns[warp_row + 16 * m + 8 * h + lane / 4];
-                    const float gate = gate_of<true>(r, c);
+                    const float gate = gate_of(r, c);
                     // Rows that stand for no query see nothing, in full tiles too.
                     const bool visible = (StreamTile::FILLED || r.i >= 0) && sees<FULL>(x, r, c);
                     KeyPair pair = key_pair(x, r, c, gate, scores[m][n][2 * h + e], products[m][n][2 * h + e]);

@@ -164,7 +164,7 @@ __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys,
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 const Column& c = keys[8 * h];
-                const float gate = SELECTED ? gate_of<true>(r[e], c) : 1.0f;
+                const float gate = SELECTED ? gate_of(r[e], c) : 1.0f;
                 // Rows that stand for no query see nothing, in full tiles too.
                 const bool visible = (StreamTile::FILLED || r[e].i >= 0) && sees<FULL>(x, r[e], c);
                 KeyPair pair = key_pair(x, r[e], c, gate, scores[n][2 * h + e], products[n][2 * h + e]);

@@ -36,7 +36,7 @@ __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
                     const Row& r = rows[m][h];
-                    const float gate = gate_of<FULL>(r, c);
+                    const float gate = gate_of(r, c);
                     RowPair pair = row_pair(x, r, c, gate, scores[m][n][2 * h + e], products[m][n][2 * h + e]);
                     if (!sees<FULL>(x, r, c)) pair = {};
                     scores[m][n][2 * h + e] = pair.weight_q;

@@ -126,7 +126,7 @@ __device__ __forceinline__ void weigh_keys(const Uniform& x, const Row* queries,
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 const Row& r = rows[h];
-                const float gate = KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c[e]);
+                const float gate = KIND == WINDOWED ? 1.0f : gate_of(r, c[e]);
                 RowPair pair = row_pair(x, r, c[e], gate, scores[n][2 * h + e], products[n][2 * h + e]);
                 if (!sees<ALL>(x, r, c[e])) pair = {};
                 scores[n][2 * h + e] = pair.weight_q;

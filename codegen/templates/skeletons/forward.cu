@@ -51,7 +51,7 @@ __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const
 #pragma unroll
                 for (int e = 0; e < 2; ++e) {
 <% if needs_product %>                    products[m][n][2 * h + e] = scores[m][n][2 * h + e];
-<% endif %>                    value[e] = logit(x, r, c[e], gate_of<FULL>(r, c[e]), scores[m][n][2 * h + e]);
+<% endif %>                    value[e] = logit(x, r, c[e], gate_of(r, c[e]), scores[m][n][2 * h + e]);
                     if (!sees<FULL>(x, r, c[e])) value[e] = 0.0f;
                 }
                 cap_two(value[0], value[1]);
@@ -72,7 +72,7 @@ __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const
                     Row r = rows[m][h];
                     if (!FULL) r.i = row_position<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4);
 <% if needs_product %>                    products[m][n][2 * h + e] = score;
-<% endif %>                    const float value = logit(x, r, c, gate_of<FULL>(r, c), score);
+<% endif %>                    const float value = logit(x, r, c, gate_of(r, c), score);
                     score = sees<FULL>(x, r, c) ? value : -INFINITY_F;
                 }
         }
@@ -89,7 +89,7 @@ __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const
                     float& p = scores[m][n][2 * h + e];
                     Row r = rows[m][h];
                     if (!FULL) r.i = row_position<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4);
-                    const float value = weight(x, r, c, gate_of<FULL>(r, c)<% if needs_product %>, products[m][n][2 * h + e]<% endif %>, p);
+                    const float value = weight(x, r, c, gate_of(r, c)<% if needs_product %>, products[m][n][2 * h + e]<% endif %>, p);
                     // Of an unseen pair p is 0, and its weight may be anything.
                     p = SEES_ALL<FULL> || p > 0.0f ? value : 0.0f;
                 }

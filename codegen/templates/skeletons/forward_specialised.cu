@@ -37,6 +37,7 @@ struct Shared {
     Header headers[HEADERS];
     Row rows[QUERY_BUFFERS][TILE_Q];
 };
+static_assert(sizeof(Shared) <= SHARED, "the launch gives less");
 
 // A place in a ring of buffers, and the parity of the phases of its barriers.
 template <int SIZE>
@@ -53,14 +54,18 @@ struct Ring {
 // and then the window's.
 __device__ __forceinline__ int full_steps(const TileColumns& all) { return min((all.lasting + TILE_KV - 1) / TILE_KV, all.shared / TILE_KV); }
 
+// Queries that do not exist become zero.
 __device__ __forceinline__ void copy_queries(const Arguments& a, const Tile& tile, elem* to, int own) {
-#pragma unroll 4
+    const Vectors queries(a.q, a.q_batch, a.q_position, a.q_head, tile.s, tile.from);
+    const unsigned tile_address = shared_address(to);
+    const unsigned long long base = reinterpret_cast<unsigned long long>(queries.start);
+#pragma unroll 2
     for (int at = own; at < TILE_Q * PIECES; at += LOADING) {
         const int row = at / PIECES, piece = at % PIECES;
         int i, h;
         const bool valid = row_exists<RowTile>(tile, row, i, h);
-        const long long offset = valid ? tile.s.row * a.q_batch + (tile.s.start + i) * a.q_position + h * a.q_head : 0;
-        copy_async(to + place<TILE_Q>(row, 8 * piece), a.q + offset + 8 * piece, valid);
+        const unsigned vector = valid ? queries.of(i - tile.from, h) + piece : 0;
+        copy_16(tile_address + static_cast<unsigned>(sizeof(elem)) * place<TILE_Q>(row, 8 * piece), base + 16ull * vector, valid);
     }
 }
 
@@ -173,7 +178,7 @@ __device__ __forceinline__ void make_logits(const Uniform& x, const Row (&rows)[
             // An unseen pair, which may be NaN, does not reach the other one.
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
-                value[e] = logit(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c[e]), scores[0][n][2 * h + e]);
+                value[e] = logit(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of(r, c[e]), scores[0][n][2 * h + e]);
                 if (!sees<ALL>(x, r, c[e])) value[e] = 0.0f;
             }
             cap_two(value[0], value[1]);
@@ -186,7 +191,7 @@ __device__ __forceinline__ void make_logits(const Uniform& x, const Row (&rows)[
             for (int h = 0; h < 2; ++h) {
                 const Row& r = rows[0][h];
                 float& score = scores[0][n][2 * h + e];
-                const float value = logit(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c[e]), score);
+                const float value = logit(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of(r, c[e]), score);
                 score = sees<ALL>(x, r, c[e]) ? value : -INFINITY_F;
             }
 <% endif %>    }
@@ -208,7 +213,7 @@ __device__ __forceinline__ void make_weights(const Uniform& x, const Row (&rows)
             for (int h = 0; h < 2; ++h) {
                 const Row& r = rows[0][h];
                 float& p = scores[0][n][2 * h + e];
-                const float value = weight(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c[e])<% if needs_product %>, products[0][n][2 * h + e]<% endif %>, p);
+                const float value = weight(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of(r, c[e])<% if needs_product %>, products[0][n][2 * h + e]<% endif %>, p);
                 // Of an unseen pair p is 0, and its weight may be anything where it is not bounded.
                 p = SEES_ALL<ALL> || WEIGHT_BOUNDED || p > 0.0f ? value : 0.0f;
             }
@@ -277,6 +282,25 @@ __device__ __forceinline__ bool weigh(const Uniform& x, Work& work, const Stream
     else result = exponentials_as_is(work.softmax, scores);
 <% endif %>    make_weights<KIND, COLUMNS>(x, work.rows, *read_again(&columns), scores<% if needs_product %>, products<% endif %>, lane);
     return result;
+}
+
+// Columns that rows of the warpgroup of a row may see: the last ones are keys that come after the last of its queries.
+__device__ __forceinline__ int own_columns(const Header& header, int row) {
+    const int later = header.tile.to - 1 - row_position<RowTile>(header.tile, row / 64 * 64 + 63);
+    return header.columns - (WINDOW > 0 ? max(later, 0) : 0);
+}
+
+// Tiles of keys of which the warpgroup sees none are done with when they are there: what is in their buffers before may be in use.
+__device__ __forceinline__ void let_pass(Work& work, Shared& shared, int tiles) {
+#pragma unroll 1
+    for (; tiles > 0; --tiles) {
+        shared.k_full[work.keys.slot].wait(work.keys.parity);
+        shared.k_empty[work.keys.slot].arrive();
+        work.keys.advance();
+        shared.v_full[work.values.slot].wait(work.values.parity);
+        shared.v_empty[work.values.slot].arrive();
+        work.values.advance();
+    }
 }
 
 // Stores what the 64 rows of a tile of queries have come to.
@@ -388,8 +412,8 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         const unsigned slot = work.queries.slot;
         shared.q_full[slot].wait(work.queries.parity);
         const Header& header = shared.headers[work.headers.slot];
-        const int columns = header.columns, full = header.full, windowed = header.windowed, tiles = tile_steps(columns);
-        if (columns < 0) break;
+        if (header.columns < 0) break;
+        const int columns = own_columns(header, row), full = header.full, windowed = header.windowed, tiles = tile_steps(columns);
         const Uniform x = load_uniform(a, header.tile.s, header.tile.g);
 #pragma unroll
         for (int h = 0; h < 2; ++h) work.rows[0][h] = shared.rows[slot][row + 8 * h + lane / 4];
@@ -422,7 +446,9 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         work.softmax.finish();
         wait_products<0>();
         release_values(work, shared);
-        store_output(a, read_again(&header)->tile, work, row + lane / 4, lane);
+        const Header& again = *read_again(&header);
+        let_pass(work, shared, tile_steps(again.columns) - tile_steps(own_columns(again, row)));
+        store_output(a, again.tile, work, row + lane / 4, lane);
     }
 }
 

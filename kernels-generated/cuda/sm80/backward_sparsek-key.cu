@@ -17,7 +17,6 @@ constexpr int SINKS = 0;
 constexpr int GROUP = 4;  // query heads of a key-value head
 constexpr int CHUNK = 512;  // queries of a chunk of the plan
 constexpr int CHUNK_KEYS = 1024;  // keys of a chunk's list, at most
-constexpr int TILE_KEYS = 512;  // keys of a tile's list, at most
 constexpr int TILE_Q = 64;  // rows of the tile that stays
 constexpr int TILE_KV = 32;  // rows of a streamed tile
 constexpr int WARPS = 4;
@@ -29,6 +28,7 @@ constexpr float FACTOR_V = 1.0f;  // of the weights, taken out of their sum
 constexpr int UNROLLED = 8;  // steps of 16 of the head dimension
 constexpr int ROW_SUMS = 0;
 constexpr int KEY_SUMS = 1;
+constexpr int TILE_KEYS = 527;  // keys of a tile's list, at most
 constexpr int ROWS_SHARED = 71936;  // bytes of a block
 constexpr int ROWS_BLOCKS_PER_MULTIPROCESSOR = 2;
 constexpr int ROWS_SLICE = 128;  // columns of d_q that a block accumulates
@@ -511,10 +511,7 @@ __device__ __forceinline__ void load_column_values(const Arguments& a, const Uni
     const long long token = s.start + j;
 }
 
-// A candidate's gate, clip(u − tau, 0, 1). Keys that are never candidates have the score +inf, so that theirs is 1.
-__device__ __forceinline__ float candidate_gate(const Row& r, const Column& c) { return __saturatef(c.score - r.tau); }
-
-// The score by which a key is gated once it has left the window.
+// The score by which a key is gated once it has left the window: +inf where it never is a candidate.
 __device__ __forceinline__ float gate_score(const Arguments& a, const Sequence& s, int g, int j) {
     return j < SINKS ? INFINITY_F : score_at(a, s, g, j);
 }
@@ -532,12 +529,8 @@ __device__ __forceinline__ bool sees(const Uniform& x, const Row& r, const Colum
     return (FULL | ((c.from <= r.i) & (r.i < c.to))) & predicate(x, r, c);
 }
 
-// The gate of a pair that is seen: 1 in the window.
-template <bool FULL>
-__device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
-    const float gate = candidate_gate(r, c);
-    return !FULL && r.i - c.j < WINDOW ? 1.0f : gate;
-}
+// The gate of a pair that is seen, clip(u − tau, 0, 1): 1 in the window, where columns have the score +inf.
+__device__ __forceinline__ float gate_of(const Row& r, const Column& c) { return __saturatef(c.score - r.tau); }
 
 // Whether a gate moves with its threshold: 0 < gate < 1. The bits of numbers from 0 on grow with them, so that one comparison
 // without a sign is enough.
@@ -573,9 +566,9 @@ __device__ __forceinline__ KeyPair key_pair(const Uniform& x, const Row& r, cons
 }
 
 // The keys that queries [begin, end) of a tile see past their windows: of the chunk's keys those that are past the window at
-// `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within.
-// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of the tiles that begin in
-// a chunk, a warp at a time that of a tile: whatever such a tile sees past its windows is among the chunk's keys.
+// `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within; and
+// then those that leave the window within the tile and are selected. A block makes the lists of the tiles that begin in a
+// chunk, a warp at a time that of a tile: whatever its first query sees past its window is among the chunk's keys.
 constexpr int CHUNK_TILES = (CHUNK + POSITIONS - 1) / POSITIONS;  // at most
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
@@ -620,6 +613,15 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
         }
         __syncwarp();
         for (int i = lane; i < partly; i += 32) to[full + i] = expiring[i];
+        // The tile may end behind the chunk, whose keys do not tell who comes there.
+#pragma unroll 1
+        for (int base = max(begin + 1, WINDOW); base < end; base += 32) {
+            const int i = base + lane;
+            const bool selected = i < end && expiry[i - WINDOW] > i;
+            const unsigned coming = __ballot_sync(0xffffffffu, selected);
+            if (selected) to[full + partly + __popc(coming & lower)] = i - WINDOW;
+            partly += __popc(coming);
+        }
         __syncwarp();
         if (lane == 0) {
             a.tile_counts[2 * (first + block)] = full;
@@ -630,8 +632,9 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
 
 // The keys that some query of a tile sees, as columns, those first that every query sees:
 //   selected keys alive through the whole tile, window keys that every query has in its window,
-//   then selected keys that expire within the tile, keys that leave the window, and keys after the first query.
-// Selected here means past its window when the tile starts; keys that pass it within the tile are among the window's.
+//   then selected keys that expire or leave the window within the tile, keys that leave the window, and keys after the
+//   first query.
+// A key that leaves the window within the tile and is selected then has a column of either kind, for the queries before and after.
 struct TileColumns {
     const int* selected;
     // Where each of the five kinds ends.
@@ -651,17 +654,17 @@ __device__ __forceinline__ TileColumns tile_columns(const Arguments& a, const Ti
     t.shared = t.lasting + tile.from + 1 - shared_from;
     t.expiring = t.shared + selected - lasting;
     t.leaving = t.expiring + max(0, shared_from - window_from);
-    t.total = t.leaving + tile.to - tile.from - 1;
+    t.total = t.leaving + (WINDOW > 0 ? tile.to - tile.from - 1 : 0);
     t.shared_offset = shared_from - t.lasting;
     t.leaving_offset = window_from - t.expiring;
     t.later_offset = tile.from + 1 - t.leaving;
     return t;
 }
 
-// The key of a column, −1 beyond the last; `window` says whether all queries have it in their window.
+// The key of a column, −1 beyond the last; `window` says whether it stands for the queries that have it in their window.
 __device__ __forceinline__ int column_key(const TileColumns& t, int c, bool& window) {
-    window = c >= t.lasting && c < t.shared;
     const bool selected = c < t.lasting || (c >= t.shared && c < t.expiring);
+    window = !selected;
     const int offset = c < t.shared ? t.shared_offset : c < t.leaving ? t.leaving_offset : t.later_offset;
     int j = c < t.total ? c + offset : -1;
     if (selected) j = t.selected[c < t.lasting ? c : c - (t.shared - t.lasting)];
@@ -673,8 +676,8 @@ __device__ __forceinline__ Column load_column(const Arguments& a, const Uniform&
     c.j = j;
     if (j < 0) return c;
     const Sequence& s = tile.s;
-    c.from = j;
-    c.to = a.expiry[(s.row * a.hkv + tile.g) * a.n + s.start + j];
+    c.from = window ? j : j + WINDOW;
+    c.to = window ? j + WINDOW : a.expiry[(s.row * a.hkv + tile.g) * a.n + s.start + j];
     c.score = window ? INFINITY_F : gate_score(a, s, tile.g, j);
     load_column_values(a, x, s, tile.g, c);
     return c;
@@ -794,7 +797,7 @@ __device__ __forceinline__ void sweep_keys(const Uniform& x, const Row (&rows)[M
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
                     const Row& r = rows[m][h];
-                    const float gate = gate_of<FULL>(r, c);
+                    const float gate = gate_of(r, c);
                     RowPair pair = row_pair(x, r, c, gate, scores[m][n][2 * h + e], products[m][n][2 * h + e]);
                     if (!sees<FULL>(x, r, c)) pair = {};
                     scores[m][n][2 * h + e] = pair.weight_q;
@@ -1169,7 +1172,7 @@ __device__ __forceinline__ void sweep_rows(const Uniform& x, const KeysShared& s
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
                     const Column& c = shared.columns[warp_row + 16 * m + 8 * h + lane / 4];
-                    const float gate = gate_of<true>(r, c);
+                    const float gate = gate_of(r, c);
                     // Rows that stand for no query see nothing, in full tiles too.
                     const bool visible = (StreamTile::FILLED || r.i >= 0) && sees<FULL>(x, r, c);
                     KeyPair pair = key_pair(x, r, c, gate, scores[m][n][2 * h + e], products[m][n][2 * h + e]);

@@ -17,7 +17,6 @@ constexpr int SINKS = 0;
 constexpr int GROUP = 4;  // query heads of a key-value head
 constexpr int CHUNK = 512;  // queries of a chunk of the plan
 constexpr int CHUNK_KEYS = 1024;  // keys of a chunk's list, at most
-constexpr int TILE_KEYS = 512;  // keys of a tile's list, at most
 constexpr int TILE_Q = 128;  // rows of the tile that stays
 constexpr int TILE_KV = 32;  // rows of a streamed tile
 constexpr int WARPS = 4;
@@ -26,6 +25,7 @@ constexpr int POSITIONS = 32;  // positions of a tile of rows
 constexpr float LOGIT_SCALE = 0.12751743f;  // powers of two for 1 of `logit`
 constexpr float SLACK = 8.0f;  // powers of two that a share may exceed 1 by
 constexpr bool WEIGHT_BOUNDED = true;  // a share of 0 has the weight 0
+constexpr int TILE_KEYS = 543;  // keys of a tile's list, at most
 constexpr int BLOCKS_PER_MULTIPROCESSOR = 2;
 constexpr int SHARED = 71680;  // bytes of a block
 constexpr int STEP = 32;  // keys of a streamed tile at a time
@@ -478,10 +478,7 @@ __device__ __forceinline__ void load_column_values(const Arguments& a, const Uni
     const long long token = s.start + j;
 }
 
-// A candidate's gate, clip(u − tau, 0, 1). Keys that are never candidates have the score +inf, so that theirs is 1.
-__device__ __forceinline__ float candidate_gate(const Row& r, const Column& c) { return __saturatef(c.score - r.tau); }
-
-// The score by which a key is gated once it has left the window.
+// The score by which a key is gated once it has left the window: +inf where it never is a candidate.
 __device__ __forceinline__ float gate_score(const Arguments& a, const Sequence& s, int g, int j) {
     return j < SINKS ? INFINITY_F : score_at(a, s, g, j);
 }
@@ -499,12 +496,8 @@ __device__ __forceinline__ bool sees(const Uniform& x, const Row& r, const Colum
     return (FULL | ((c.from <= r.i) & (r.i < c.to))) & predicate(x, r, c);
 }
 
-// The gate of a pair that is seen: 1 in the window.
-template <bool FULL>
-__device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
-    const float gate = candidate_gate(r, c);
-    return !FULL && r.i - c.j < WINDOW ? 1.0f : gate;
-}
+// The gate of a pair that is seen, clip(u − tau, 0, 1): 1 in the window, where columns have the score +inf.
+__device__ __forceinline__ float gate_of(const Row& r, const Column& c) { return __saturatef(c.score - r.tau); }
 
 // Whether a gate moves with its threshold: 0 < gate < 1. The bits of numbers from 0 on grow with them, so that one comparison
 // without a sign is enough.
@@ -521,9 +514,9 @@ __device__ __forceinline__ float weight(const Uniform& x, const Row& r, const Co
 }
 
 // The keys that queries [begin, end) of a tile see past their windows: of the chunk's keys those that are past the window at
-// `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within.
-// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of the tiles that begin in
-// a chunk, a warp at a time that of a tile: whatever such a tile sees past its windows is among the chunk's keys.
+// `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within; and
+// then those that leave the window within the tile and are selected. A block makes the lists of the tiles that begin in a
+// chunk, a warp at a time that of a tile: whatever its first query sees past its window is among the chunk's keys.
 constexpr int CHUNK_TILES = (CHUNK + POSITIONS - 1) / POSITIONS;  // at most
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
     extern __shared__ __align__(16) unsigned char shared_memory[];
@@ -567,6 +560,15 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
         }
         __syncwarp();
         for (int i = lane; i < partly; i += 32) to[full + i] = expiring[i];
+        // The tile may end behind the chunk, whose keys do not tell who comes there.
+#pragma unroll 1
+        for (int base = max(begin + 1, WINDOW); base < end; base += 32) {
+            const int i = base + lane;
+            const bool selected = i < end && expiry[i - WINDOW] > i;
+            const unsigned coming = __ballot_sync(0xffffffffu, selected);
+            if (selected) to[full + partly + __popc(coming & lower)] = i - WINDOW;
+            partly += __popc(coming);
+        }
         __syncwarp();
         if (lane == 0) {
             a.tile_counts[2 * (first + block)] = full;
@@ -578,8 +580,9 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
 
 // The keys that some query of a tile sees, as columns, those first that every query sees:
 //   selected keys alive through the whole tile, window keys that every query has in its window,
-//   then selected keys that expire within the tile, keys that leave the window, and keys after the first query.
-// Selected here means past its window when the tile starts; keys that pass it within the tile are among the window's.
+//   then selected keys that expire or leave the window within the tile, keys that leave the window, and keys after the
+//   first query.
+// A key that leaves the window within the tile and is selected then has a column of either kind, for the queries before and after.
 struct TileColumns {
     const int* selected;
     // Where each of the five kinds ends.
@@ -599,17 +602,17 @@ __device__ __forceinline__ TileColumns tile_columns(const Arguments& a, const Ti
     t.shared = t.lasting + tile.from + 1 - shared_from;
     t.expiring = t.shared + selected - lasting;
     t.leaving = t.expiring + max(0, shared_from - window_from);
-    t.total = t.leaving + tile.to - tile.from - 1;
+    t.total = t.leaving + (WINDOW > 0 ? tile.to - tile.from - 1 : 0);
     t.shared_offset = shared_from - t.lasting;
     t.leaving_offset = window_from - t.expiring;
     t.later_offset = tile.from + 1 - t.leaving;
     return t;
 }
 
-// The key of a column, −1 beyond the last; `window` says whether all queries have it in their window.
+// The key of a column, −1 beyond the last; `window` says whether it stands for the queries that have it in their window.
 __device__ __forceinline__ int column_key(const TileColumns& t, int c, bool& window) {
-    window = c >= t.lasting && c < t.shared;
     const bool selected = c < t.lasting || (c >= t.shared && c < t.expiring);
+    window = !selected;
     const int offset = c < t.shared ? t.shared_offset : c < t.leaving ? t.leaving_offset : t.later_offset;
     int j = c < t.total ? c + offset : -1;
     if (selected) j = t.selected[c < t.lasting ? c : c - (t.shared - t.lasting)];
@@ -621,8 +624,8 @@ __device__ __forceinline__ Column load_column(const Arguments& a, const Uniform&
     c.j = j;
     if (j < 0) return c;
     const Sequence& s = tile.s;
-    c.from = j;
-    c.to = a.expiry[(s.row * a.hkv + tile.g) * a.n + s.start + j];
+    c.from = window ? j : j + WINDOW;
+    c.to = window ? j + WINDOW : a.expiry[(s.row * a.hkv + tile.g) * a.n + s.start + j];
     c.score = window ? INFINITY_F : gate_score(a, s, tile.g, j);
     load_column_values(a, x, s, tile.g, c);
     return c;
@@ -798,7 +801,7 @@ __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const
                     // Rows that do not exist may see what they will. Positions are cheaper computed than kept.
                     Row r = rows[m][h];
                     if (!FULL) r.i = row_position<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4);
-                    const float value = logit(x, r, c, gate_of<FULL>(r, c), score);
+                    const float value = logit(x, r, c, gate_of(r, c), score);
                     score = sees<FULL>(x, r, c) ? value : -INFINITY_F;
                 }
         }
@@ -815,7 +818,7 @@ __device__ __forceinline__ void attend(const Uniform& x, const Tile& tile, const
                     float& p = scores[m][n][2 * h + e];
                     Row r = rows[m][h];
                     if (!FULL) r.i = row_position<RowTile>(tile, warp_row + 16 * m + 8 * h + lane / 4);
-                    const float value = weight(x, r, c, gate_of<FULL>(r, c), p);
+                    const float value = weight(x, r, c, gate_of(r, c), p);
                     // Of an unseen pair p is 0, and its weight may be anything.
                     p = SEES_ALL<FULL> || p > 0.0f ? value : 0.0f;
                 }

@@ -17,7 +17,6 @@ constexpr int SINKS = 0;
 constexpr int GROUP = 4;  // query heads of a key-value head
 constexpr int CHUNK = 512;  // queries of a chunk of the plan
 constexpr int CHUNK_KEYS = 1024;  // keys of a chunk's list, at most
-constexpr int TILE_KEYS = 512;  // keys of a tile's list, at most
 constexpr int EXPIRY_THREADS = 128;  // of a block of plan_expiry
 
 // The one parameter of every entry: tensors with their strides in elements, buffers, sizes.

@@ -17,7 +17,6 @@ constexpr int SINKS = 0;
 constexpr int GROUP = 4;  // query heads of a key-value head
 constexpr int CHUNK = 512;  // queries of a chunk of the plan
 constexpr int CHUNK_KEYS = 1024;  // keys of a chunk's list, at most
-constexpr int TILE_KEYS = 512;  // keys of a tile's list, at most
 constexpr int TILE_Q = 128;  // rows of the tile that stays
 constexpr int TILE_KV = 64;  // rows of a streamed tile
 constexpr int WARPS = 12;
@@ -26,6 +25,8 @@ constexpr int POSITIONS = 32;  // positions of a tile of rows
 constexpr float LOGIT_SCALE = 0.12751743f;  // powers of two for 1 of `logit`
 constexpr float SLACK = 8.0f;  // powers of two that a share may exceed 1 by
 constexpr bool WEIGHT_BOUNDED = true;  // a share of 0 has the weight 0
+constexpr int TILE_KEYS = 543;  // keys of a tile's list, at most
+constexpr int SHARED = 203776;  // bytes of a block
 constexpr bool QUERIES_IN_REGISTERS = true;
 constexpr int QUERY_BUFFERS = 1;  // tiles of queries in shared memory
 constexpr int BLOCKS_PER_MULTIPROCESSOR = 1;
@@ -190,7 +191,11 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool vali
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
 }
 
-// The same without a condition, from an address to one in shared memory.
+// The same from an address to one in shared memory, with a condition and without.
+__device__ __forceinline__ void copy_16(unsigned to, unsigned long long from, bool valid) {
+    const int bytes = valid ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
 __device__ __forceinline__ void copy_16(unsigned to, unsigned long long from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
@@ -638,10 +643,7 @@ __device__ __forceinline__ void load_column_values(const Arguments& a, const Uni
     const long long token = s.start + j;
 }
 
-// A candidate's gate, clip(u − tau, 0, 1). Keys that are never candidates have the score +inf, so that theirs is 1.
-__device__ __forceinline__ float candidate_gate(const Row& r, const Column& c) { return __saturatef(c.score - r.tau); }
-
-// The score by which a key is gated once it has left the window.
+// The score by which a key is gated once it has left the window: +inf where it never is a candidate.
 __device__ __forceinline__ float gate_score(const Arguments& a, const Sequence& s, int g, int j) {
     return j < SINKS ? INFINITY_F : score_at(a, s, g, j);
 }
@@ -659,12 +661,8 @@ __device__ __forceinline__ bool sees(const Uniform& x, const Row& r, const Colum
     return (FULL | ((c.from <= r.i) & (r.i < c.to))) & predicate(x, r, c);
 }
 
-// The gate of a pair that is seen: 1 in the window.
-template <bool FULL>
-__device__ __forceinline__ float gate_of(const Row& r, const Column& c) {
-    const float gate = candidate_gate(r, c);
-    return !FULL && r.i - c.j < WINDOW ? 1.0f : gate;
-}
+// The gate of a pair that is seen, clip(u − tau, 0, 1): 1 in the window, where columns have the score +inf.
+__device__ __forceinline__ float gate_of(const Row& r, const Column& c) { return __saturatef(c.score - r.tau); }
 
 // Whether a gate moves with its threshold: 0 < gate < 1. The bits of numbers from 0 on grow with them, so that one comparison
 // without a sign is enough.
@@ -681,9 +679,9 @@ __device__ __forceinline__ float weight(const Uniform& x, const Row& r, const Co
 }
 
 // The keys that queries [begin, end) of a tile see past their windows: of the chunk's keys those that are past the window at
-// `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within.
-// Keys that leave the window inside the tile belong to its contiguous part. A block makes the lists of the tiles that begin in
-// a chunk, a warp at a time that of a tile: whatever such a tile sees past its windows is among the chunk's keys.
+// `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within; and
+// then those that leave the window within the tile and are selected. A block makes the lists of the tiles that begin in a
+// chunk, a warp at a time that of a tile: whatever its first query sees past its window is among the chunk's keys.
 constexpr int CHUNK_TILES = (CHUNK + POSITIONS - 1) / POSITIONS;  // at most
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
     extern __shared__ __align__(16) unsigned char shared_memory[];
@@ -727,6 +725,15 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
         }
         __syncwarp();
         for (int i = lane; i < partly; i += 32) to[full + i] = expiring[i];
+        // The tile may end behind the chunk, whose keys do not tell who comes there.
+#pragma unroll 1
+        for (int base = max(begin + 1, WINDOW); base < end; base += 32) {
+            const int i = base + lane;
+            const bool selected = i < end && expiry[i - WINDOW] > i;
+            const unsigned coming = __ballot_sync(0xffffffffu, selected);
+            if (selected) to[full + partly + __popc(coming & lower)] = i - WINDOW;
+            partly += __popc(coming);
+        }
         __syncwarp();
         if (lane == 0) {
             a.tile_counts[2 * (first + block)] = full;
@@ -738,8 +745,9 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
 
 // The keys that some query of a tile sees, as columns, those first that every query sees:
 //   selected keys alive through the whole tile, window keys that every query has in its window,
-//   then selected keys that expire within the tile, keys that leave the window, and keys after the first query.
-// Selected here means past its window when the tile starts; keys that pass it within the tile are among the window's.
+//   then selected keys that expire or leave the window within the tile, keys that leave the window, and keys after the
+//   first query.
+// A key that leaves the window within the tile and is selected then has a column of either kind, for the queries before and after.
 struct TileColumns {
     const int* selected;
     // Where each of the five kinds ends.
@@ -759,17 +767,17 @@ __device__ __forceinline__ TileColumns tile_columns(const Arguments& a, const Ti
     t.shared = t.lasting + tile.from + 1 - shared_from;
     t.expiring = t.shared + selected - lasting;
     t.leaving = t.expiring + max(0, shared_from - window_from);
-    t.total = t.leaving + tile.to - tile.from - 1;
+    t.total = t.leaving + (WINDOW > 0 ? tile.to - tile.from - 1 : 0);
     t.shared_offset = shared_from - t.lasting;
     t.leaving_offset = window_from - t.expiring;
     t.later_offset = tile.from + 1 - t.leaving;
     return t;
 }
 
-// The key of a column, −1 beyond the last; `window` says whether all queries have it in their window.
+// The key of a column, −1 beyond the last; `window` says whether it stands for the queries that have it in their window.
 __device__ __forceinline__ int column_key(const TileColumns& t, int c, bool& window) {
-    window = c >= t.lasting && c < t.shared;
     const bool selected = c < t.lasting || (c >= t.shared && c < t.expiring);
+    window = !selected;
     const int offset = c < t.shared ? t.shared_offset : c < t.leaving ? t.leaving_offset : t.later_offset;
     int j = c < t.total ? c + offset : -1;
     if (selected) j = t.selected[c < t.lasting ? c : c - (t.shared - t.lasting)];
@@ -781,8 +789,8 @@ __device__ __forceinline__ Column load_column(const Arguments& a, const Uniform&
     c.j = j;
     if (j < 0) return c;
     const Sequence& s = tile.s;
-    c.from = j;
-    c.to = a.expiry[(s.row * a.hkv + tile.g) * a.n + s.start + j];
+    c.from = window ? j : j + WINDOW;
+    c.to = window ? j + WINDOW : a.expiry[(s.row * a.hkv + tile.g) * a.n + s.start + j];
     c.score = window ? INFINITY_F : gate_score(a, s, tile.g, j);
     load_column_values(a, x, s, tile.g, c);
     return c;
@@ -1188,6 +1196,7 @@ struct Shared {
     Header headers[HEADERS];
     Row rows[QUERY_BUFFERS][TILE_Q];
 };
+static_assert(sizeof(Shared) <= SHARED, "the launch gives less");
 
 // A place in a ring of buffers, and the parity of the phases of its barriers.
 template <int SIZE>
@@ -1204,14 +1213,18 @@ struct Ring {
 // and then the window's.
 __device__ __forceinline__ int full_steps(const TileColumns& all) { return min((all.lasting + TILE_KV - 1) / TILE_KV, all.shared / TILE_KV); }
 
+// Queries that do not exist become zero.
 __device__ __forceinline__ void copy_queries(const Arguments& a, const Tile& tile, elem* to, int own) {
-#pragma unroll 4
+    const Vectors queries(a.q, a.q_batch, a.q_position, a.q_head, tile.s, tile.from);
+    const unsigned tile_address = shared_address(to);
+    const unsigned long long base = reinterpret_cast<unsigned long long>(queries.start);
+#pragma unroll 2
     for (int at = own; at < TILE_Q * PIECES; at += LOADING) {
         const int row = at / PIECES, piece = at % PIECES;
         int i, h;
         const bool valid = row_exists<RowTile>(tile, row, i, h);
-        const long long offset = valid ? tile.s.row * a.q_batch + (tile.s.start + i) * a.q_position + h * a.q_head : 0;
-        copy_async(to + place<TILE_Q>(row, 8 * piece), a.q + offset + 8 * piece, valid);
+        const unsigned vector = valid ? queries.of(i - tile.from, h) + piece : 0;
+        copy_16(tile_address + static_cast<unsigned>(sizeof(elem)) * place<TILE_Q>(row, 8 * piece), base + 16ull * vector, valid);
     }
 }
 
@@ -1317,7 +1330,7 @@ __device__ __forceinline__ void make_logits(const Uniform& x, const Row (&rows)[
             for (int h = 0; h < 2; ++h) {
                 const Row& r = rows[0][h];
                 float& score = scores[0][n][2 * h + e];
-                const float value = logit(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c[e]), score);
+                const float value = logit(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of(r, c[e]), score);
                 score = sees<ALL>(x, r, c[e]) ? value : -INFINITY_F;
             }
     }
@@ -1338,7 +1351,7 @@ __device__ __forceinline__ void make_weights(const Uniform& x, const Row (&rows)
             for (int h = 0; h < 2; ++h) {
                 const Row& r = rows[0][h];
                 float& p = scores[0][n][2 * h + e];
-                const float value = weight(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of<ALL>(r, c[e]), p);
+                const float value = weight(x, r, c[e], KIND == WINDOWED ? 1.0f : gate_of(r, c[e]), p);
                 // Of an unseen pair p is 0, and its weight may be anything where it is not bounded.
                 p = SEES_ALL<ALL> || WEIGHT_BOUNDED || p > 0.0f ? value : 0.0f;
             }
@@ -1399,6 +1412,25 @@ __device__ __forceinline__ bool weigh(const Uniform& x, Work& work, const Stream
     else result = exponentials_as_is(work.softmax, scores);
     make_weights<KIND, COLUMNS>(x, work.rows, *read_again(&columns), scores, lane);
     return result;
+}
+
+// Columns that rows of the warpgroup of a row may see: the last ones are keys that come after the last of its queries.
+__device__ __forceinline__ int own_columns(const Header& header, int row) {
+    const int later = header.tile.to - 1 - row_position<RowTile>(header.tile, row / 64 * 64 + 63);
+    return header.columns - (WINDOW > 0 ? max(later, 0) : 0);
+}
+
+// Tiles of keys of which the warpgroup sees none are done with when they are there: what is in their buffers before may be in use.
+__device__ __forceinline__ void let_pass(Work& work, Shared& shared, int tiles) {
+#pragma unroll 1
+    for (; tiles > 0; --tiles) {
+        shared.k_full[work.keys.slot].wait(work.keys.parity);
+        shared.k_empty[work.keys.slot].arrive();
+        work.keys.advance();
+        shared.v_full[work.values.slot].wait(work.values.parity);
+        shared.v_empty[work.values.slot].arrive();
+        work.values.advance();
+    }
 }
 
 // Stores what the 64 rows of a tile of queries have come to.
@@ -1500,8 +1532,8 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         const unsigned slot = work.queries.slot;
         shared.q_full[slot].wait(work.queries.parity);
         const Header& header = shared.headers[work.headers.slot];
-        const int columns = header.columns, full = header.full, windowed = header.windowed, tiles = tile_steps(columns);
-        if (columns < 0) break;
+        if (header.columns < 0) break;
+        const int columns = own_columns(header, row), full = header.full, windowed = header.windowed, tiles = tile_steps(columns);
         const Uniform x = load_uniform(a, header.tile.s, header.tile.g);
 #pragma unroll
         for (int h = 0; h < 2; ++h) work.rows[0][h] = shared.rows[slot][row + 8 * h + lane / 4];
@@ -1531,7 +1563,9 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         work.softmax.finish();
         wait_products<0>();
         release_values(work, shared);
-        store_output(a, read_again(&header)->tile, work, row + lane / 4, lane);
+        const Header& again = *read_again(&header);
+        let_pass(work, shared, tile_steps(again.columns) - tile_steps(own_columns(again, row)));
+        store_output(a, again.tile, work, row + lane / 4, lane);
     }
 }
 
