@@ -171,6 +171,12 @@ fn mean_min(x: f64, n: f64) -> f64 {
     }
 }
 
+/// How many of so many candidates are among the best k when they come, in no order: the sum of min(1, k / i).
+fn selected_anew(k: f64, candidates: f64) -> f64 {
+    let first = candidates.min(k);
+    if first > 0.0 { first * (1.0 + (candidates / first).ln()) } else { 0.0 }
+}
+
 impl Model<'_> {
     fn n(&self) -> f64 {
         self.workload.n.max(1) as f64
@@ -185,12 +191,10 @@ impl Model<'_> {
         (selected, mean_min(w, n) + (i.sinks as f64).min(n))
     }
 
-    /// How often a query selects a key that the one before did not: the mean of min(1, k / i) over i < N − w.
+    /// How often a query selects a key that the one before did not.
     fn coming(&self) -> f64 {
         let (k, w) = (self.problem.instance.k as f64, self.problem.instance.w as f64);
-        let candidates = (self.n() - w).max(0.0);
-        let all = candidates.min(k);
-        all / self.n() * if candidates > all && k > 0.0 { 1.0 + (candidates / k).ln() } else { 1.0 }
+        selected_anew(k, (self.n() - w).max(0.0)) / self.n()
     }
 
     /// Arithmetic of a pair beyond the softmax and its derivative: the kernel's own expressions.
@@ -445,6 +449,16 @@ mod tests {
         assert_eq!(mean_min(200.0, 100.0), 50.0);
         assert_eq!(mean_min(50.0, 100.0), 37.5);
         assert!((mean_min(512.0, 1e9) - 512.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn few_candidates_are_selected_when_they_come() {
+        let sum = |k: f64, n: u32| (1..=n).map(|i| (k / f64::from(i)).min(1.0)).sum::<f64>();
+        for (k, n) in [(1.0, 1000), (64.0, 8192), (512.0, 65_536), (512.0, 300)] {
+            let (found, exact) = (selected_anew(k, f64::from(n)), sum(k, n));
+            assert!((found - exact).abs() < 1.0, "k {k}, n {n}: {found} and {exact}");
+        }
+        assert!(selected_anew(0.0, 100.0) == 0.0 && selected_anew(5.0, 0.0) == 0.0);
     }
 
     #[test]
