@@ -23,6 +23,10 @@ pub(crate) struct Builder<'a> {
     declared: BTreeSet<String>,
 }
 
+/// A longer window is one of so many keys: of up to as many positions it holds all, and the query at which a key
+/// leaves it is a number of 32 bits.
+const MOST_WINDOW: usize = 1 << 30;
+
 impl<'a> Builder<'a> {
     pub(crate) fn new(
         module: Module,
@@ -64,7 +68,7 @@ impl<'a> Builder<'a> {
         self.constant("int", "D", instance.d, "head dimension");
         self.constant("int", "K", k, "selected keys");
         self.constant("bool", "HAS_TOPK", has_topk, "");
-        self.constant("int", "WINDOW", instance.w, "");
+        self.constant("int", "WINDOW", instance.w.min(MOST_WINDOW), "");
         self.constant("int", "SINKS", sinks, "");
         self.constant("int", "GROUP", self.problem.group, "query heads of a key-value head");
         self.constant("int", "CHUNK", chunk, "queries of a chunk of the plan");

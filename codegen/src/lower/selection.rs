@@ -12,7 +12,6 @@ impl TopK {
         let instance = problem.instance;
         TopK {
             k: instance.program.gate().map(|_| instance.k as u32),
-            window: instance.w as u32,
             sinks: instance.sinks as u32,
             chunk: schedule.chunk,
         }

@@ -25,13 +25,11 @@ pub(crate) fn has_lists(chunk: u32) -> bool {
     chunk > 256
 }
 
-/// What selects keys, as the templates' constants `K`, `WINDOW`, `SINKS`, `CHUNK`.
+/// What selects keys, as the templates' constants `K`, `SINKS`, `CHUNK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TopK {
     /// Keys kept; `None` without a top-k mask.
     pub(crate) k: Option<u32>,
-    /// Window.
-    pub(crate) window: u32,
     /// Sinks.
     pub(crate) sinks: u32,
     /// Queries of a chunk.
@@ -287,7 +285,7 @@ mod tests {
                 if k > 16 * chunk {
                     continue;
                 }
-                let topk = TopK { k: Some(k), window: 512, sinks: 4, chunk };
+                let topk = TopK { k: Some(k), sinks: 4, chunk };
                 for launch in topk.plan()?.1.iter().chain(&topk.tiles(128)?.1) {
                     assert!((32..=1024).contains(&launch.threads) && launch.shared <= SHARED);
                 }
@@ -299,7 +297,7 @@ mod tests {
     #[test]
     fn short_chunks_need_no_sorted_lists() -> Result<(), Error> {
         let launches = |chunk| -> Result<_, Error> {
-            let topk = TopK { k: Some(512), window: 512, sinks: 4, chunk };
+            let topk = TopK { k: Some(512), sinks: 4, chunk };
             let (buffers, launches) = topk.plan()?;
             let sorted = buffers.iter().any(|b| b.name.contains("sorted"));
             Ok((sorted, launches.into_iter().map(|l| l.entry).collect::<Vec<_>>()))
@@ -313,7 +311,7 @@ mod tests {
 
     #[test]
     fn tiles_may_straddle_chunks_but_not_exceed_them() -> Result<(), Error> {
-        let topk = TopK { k: Some(64), window: 512, sinks: 4, chunk: 128 };
+        let topk = TopK { k: Some(64), sinks: 4, chunk: 128 };
         topk.tiles(42)?;
         let message = topk.tiles(192).map_err(|e| e.to_string());
         assert!(message.is_err_and(|m| m.contains("192") && m.contains("128")));
@@ -322,7 +320,7 @@ mod tests {
 
     #[test]
     fn many_keys_need_threads_for_them() -> Result<(), Error> {
-        let plan = |chunk| TopK { k: Some(8192), window: 512, sinks: 0, chunk }.plan();
+        let plan = |chunk| TopK { k: Some(8192), sinks: 0, chunk }.plan();
         for chunk in [512, 1024, 2048] {
             plan(chunk)?;
         }
@@ -333,7 +331,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_told_with_numbers() {
-        let topk = TopK { k: Some(20_000), window: 512, sinks: 4, chunk: 512 };
+        let topk = TopK { k: Some(20_000), sinks: 4, chunk: 512 };
         let message = topk.plan().map_err(|e| e.to_string());
         assert!(message.is_err_and(|m| m.contains("269312") && m.contains("101376")));
         assert!(TopK { chunk: 500, ..topk }.plan().is_err());

@@ -155,6 +155,27 @@ fn the_generated_files_are_what_emit_prints() {
 }
 
 #[test]
+fn windows_of_any_length_stay_in_32_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel = "sparsek_kernel! {
+        pub kernel Whole<E in [bf16], D in [64], W in 0..=2147483647>(q: Query<E, D>, k: Key<E, D>, v: Value<E, D>) -> Output<E, D> {
+            dot(softmax(dot(q, k) * rsqrt(D), causal & window(W)), v)
+        }
+    }";
+    fs::write(folder.path().join("whole.rs"), kernel).unwrap();
+    let emit = |window: &str| {
+        let line = format!(
+            "emit {{}}/whole.rs --stage cuda --head-dim 64 --target sm_90a --window {window}"
+        );
+        run(folder.path(), &line).succeeds().stdout
+    };
+    assert!(emit("1000").contains("int WINDOW = 1000;"));
+    for window in ["1073741824", "2147483647"] {
+        assert!(emit(window).contains("int WINDOW = 1073741824;"), "{window}");
+    }
+}
+
+#[test]
 fn emit_refuses_what_it_cannot_do() {
     let here = Path::new(".");
     let emit = |line: &str| run(here, &format!("emit sparsek-value {line}"));
