@@ -1549,6 +1549,7 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         work.softmax.finish();
         wait_products<0>();
         release_values(work, shared);
+        // Found again: what is kept through the sweep for this is spilled.
         const Header& again = *read_again(&header);
         let_pass(work, shared, tile_steps(again.columns) - tile_steps(own_columns(again, row)));
         store_output(a, again.tile, work, row + lane / 4, lane);
