@@ -209,6 +209,10 @@ pub(crate) struct Values {
     /// Exponentials of logits are numbers that f32 and the element type hold.
     pub(crate) bounded_logits: bool,
     pub(crate) sink: String,
+    /// Columns of a tile begin with its window's keys, of which a warpgroup passes by those that it does not see.
+    pub(crate) window_first: bool,
+    /// Tiles of keys are worked on by stretches of one kind.
+    pub(crate) by_stretches: bool,
 
     pub(crate) row_dots: Vec<RowDot>,
     pub(crate) has_rows: bool,

@@ -63,6 +63,14 @@ pub(crate) fn lower(
             b.constant("int", "SHARED", need.shared, "bytes of a block");
             let held = warpgroups::queries_in_registers(problem, s);
             b.constant("bool", "QUERIES_IN_REGISTERS", held, "");
+            b.values.window_first = warpgroups::window_first(problem, s);
+            // Kinds of tiles that the compiler knows to be the same for a warp: where predicates make another one of
+            // them, 3 % less; where none do, it takes longer than it spares.
+            b.values.by_stretches = b.values.window_first || b.values.predicate_of_tiles;
+            if b.values.has_cap {
+                let in_turn = warpgroups::caps_in_turn(problem, b.values.predicate_of_tiles);
+                b.constant("bool", "COLUMNS_IN_TURN", in_turn, "");
+            }
             let buffers = warpgroups::query_buffers(problem, s);
             b.constant("int", "QUERY_BUFFERS", buffers, "tiles of queries in shared memory");
             let blocks = warpgroups::blocks(s, target, need);

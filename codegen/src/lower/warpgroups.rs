@@ -79,6 +79,20 @@ pub(crate) fn query_buffers(problem: &Problem<'_>, s: &PassSchedule) -> u32 {
     if queries_in_registers(problem, s) || problem.instance.d > 128 { 1 } else { 2 }
 }
 
+/// Whether columns of a tile of the forward begin with its window's keys. Where a tile has more positions than a
+/// warpgroup has rows, each sees a part of them, and most of that part all its rows do. Two warpgroups gain less by
+/// passing the others by than stretches of tiles take.
+pub(crate) fn window_first(problem: &Problem<'_>, s: &PassSchedule) -> bool {
+    let positions = matmul::shape("", s.tile_q, problem.group).positions;
+    problem.instance.w > 0 && positions > 64 && computing(s) > 2
+}
+
+/// Whether soft caps of all tiles are worked on a few columns at a time: all at once spilled up to 20 bytes in groups of 1
+/// and 2 where predicates are decided for tiles, by what ptxas said of such programs.
+pub(crate) fn caps_in_turn(problem: &Problem<'_>, predicate_of_tiles: bool) -> bool {
+    predicate_of_tiles && problem.instance.d > 96 && !problem.group.is_multiple_of(4)
+}
+
 /// The forward sweep; fields are those of the structs `Row` and `Column`.
 pub(crate) fn forward_need(
     problem: &Problem<'_>,
@@ -92,7 +106,9 @@ pub(crate) fn forward_need(
     let tiles = 2 * s.stages * tile_bytes(problem, s.tile_kv);
     let columns = s.stages * s.tile_kv * 4 * fields.column as u32;
     // Barriers and headers of tiles of queries.
-    let small = 8 * (4 + 4 * s.stages) + 3 * 48;
+    let steps = 36 * computing(s);
+    let headers = (query_buffers(problem, s) + 1) * (40 + steps);
+    let small = 8 * (4 + 4 * s.stages) + headers;
     // Accumulators of the output, scores, weights of the tile before, and the products that a
     // weight reads.
     let products = if needs_product { s.tile_kv / 2 } else { 0 };

@@ -7,7 +7,7 @@
 //!   every further position i that are selected there, min(w, …) + positions − 1 of the window, and half a
 //!   streamed tile for the last one, which is seldom full. Near the start of a sequence fewer keys are there:
 //!   the mean of min(x, i) over i < N is in it. In the forward of sm90 a warpgroup leaves out keys that come
-//!   after its own positions.
+//!   after its own positions, and with the window's keys first those that have left before them.
 //!
 //! A column costs cycles of a multiprocessor: matrix products at the rate of the instructions, arithmetic
 //! on pairs, operands read from shared memory (once for every warp, or for every warpgroup), and keys
@@ -232,7 +232,8 @@ impl Model<'_> {
             (Family::Sm80, _) => (if selected > 0.0 { further } else { 0.0 }, 0.0),
             (Family::Sm90, Sweep::Forward) => {
                 let before_last = 0.5 * (1.0 - 64.0 / f64::from(s.tile_q));
-                (further * self.coming(), later * before_last)
+                let ends = if warpgroups::window_first(self.problem, s) { 2.0 } else { 1.0 };
+                (further * self.coming(), ends * later * before_last)
             }
             (Family::Sm90, _) => (further * self.coming(), 0.0),
         };

@@ -5,12 +5,12 @@ struct StreamedColumns {
 <% if uses_gate %>    float score[TILE_KV];
 <% endif %><% for f in column_fields %>    ${ f.ty }$ ${ f.name }$[TILE_KV];
 <% endfor %>
-    __device__ __forceinline__ void write(int at, const Column& c) {
-        from[at] = c.from;
-        to[at] = c.to;
-        j[at] = c.j;
-<% if uses_gate %>        score[at] = c.score;
-<% endif %><% for f in column_fields %>        ${ f.name }$[at] = c.${ f.name }$;
+    __device__ __forceinline__ void write(bool valid, int at, const Column& c) {
+        store_if(valid, from + at, c.from);
+        store_if(valid, to + at, c.to);
+        store_if(valid, j + at, c.j);
+<% if uses_gate %>        store_if(valid, score + at, c.score);
+<% endif %><% for f in column_fields %>        store_if(valid, ${ f.name }$ + at, c.${ f.name }$);
 <% endfor %>    }
 
     // Columns `at`, which is even, and `at` + 1.

@@ -88,7 +88,7 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
             shared.empty[stage].wait(empty_parity<STAGES>(step));
             copy_vectors<TILE_KV, 8>(shared.k[stage], k.start, own_k);
             copy_vectors<TILE_KV, 8>(shared.v[stage], v.start, own_v);
-            if (has_column) shared.columns[stage].write(own, c);
+            shared.columns[stage].write(has_column, own, c);
             shared.full[stage].arrive();
             shared.full[stage].arrive_when_copied();
             if (t == 0) announce(a, x, tile, all, shared, taken);

@@ -15,6 +15,7 @@
 <% include "pieces/softmax_kept.cu" %>
 <% include "pieces/warpgroups.cu" %>
 <% include "pieces/streamed_columns.cu" %>
+<% include "pieces/steps.cu" %>
 // While the tensor cores multiply one tile of keys, the softmax of the one before is worked on, from the last tile of keys of
 // a tile of queries on to the first of the next.
 constexpr int ROWS_OF_LOADER = (TILE_Q + LOADING - 1) / LOADING;  // whose values one loading thread reads
@@ -23,8 +24,8 @@ constexpr int HEADERS = QUERY_BUFFERS + 1;  // of tiles of queries: a tile is st
 // What computing warps are told of a tile of queries.
 struct Header {
     Tile tile;
-    int columns;          // keys that some row sees; −1 after the last tile of queries
-    int full, windowed;   // tiles of keys before these have no pair to mask, those from `full` on are in the window
+    int columns;     // keys that some row sees; −1 after the last tile of queries
+    AllSteps steps;  // how tiles of keys are treated
 };
 
 struct Shared {
@@ -49,10 +50,6 @@ struct Ring {
         if (slot == SIZE) slot = 0, parity ^= 1;
     }
 };
-
-// Tiles of keys whose pairs are all seen and not all in the window: columns that all rows see come first, the selected ones
-// and then the window's.
-__device__ __forceinline__ int full_steps(const TileColumns& all) { return min((all.lasting + TILE_KV - 1) / TILE_KV, all.shared / TILE_KV); }
 
 // Queries that do not exist become zero.
 __device__ __forceinline__ void copy_queries(const Arguments& a, const Tile& tile, elem* to, int own) {
@@ -86,7 +83,11 @@ __device__ __forceinline__ void announce(const Arguments& a, const Tile& tile, c
 #pragma unroll
     for (int n = 0; n < ROWS_OF_LOADER; ++n)
         if (own + n * LOADING < TILE_Q) shared.rows[slot][own + n * LOADING] = rows[n];
-    if (own == 0) shared.headers[at.headers.slot] = {tile, all.total, full_steps(all), all.shared / TILE_KV};
+    if (own == 0) {
+        Header& header = shared.headers[at.headers.slot];
+        header.tile = tile, header.columns = all.total;
+        header.steps.write(all, tile);
+    }
     shared.q_full[slot].arrive();
     at.queries.advance(), at.headers.advance();
 }
@@ -125,7 +126,7 @@ __device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, 
                 shared.k_empty[at.keys.slot].wait(at.keys.parity ^ 1);
                 copy_vectors<TILE_KV, 8>(shared.k[at.keys.slot], keys.start, own_key, e * SHARE<TILE_KV>);
                 shared.k_full[at.keys.slot].arrive_when_copied();
-                if (own_tile == e) shared.columns[at.keys.slot].write(column, own_column);
+                shared.columns[at.keys.slot].write(own_tile == e, column, own_column);
                 shared.k_full[at.keys.slot].arrive();
                 at.keys.advance();
             }
@@ -159,7 +160,7 @@ __device__ __forceinline__ void load_tiles(const Arguments& a, Shared& shared) {
 <% if has_cap %>// Whether a warp waits between columns: the compiler works on all of them at once where no maximum is waited for, and here has no
 // registers for that.
 template <Kind KIND>
-constexpr bool IN_TURN = KIND == MASKED || TILE_KV > 64;
+constexpr bool IN_TURN = KIND == MASKED || TILE_KV > 64 || COLUMNS_IN_TURN;
 
 <% endif %>// Dot products become logits; unseen pairs −inf.
 template <Kind KIND, int COLUMNS>
@@ -284,22 +285,28 @@ __device__ __forceinline__ bool weigh(const Uniform& x, Work& work, const Stream
     return result;
 }
 
-// Columns that rows of the warpgroup of a row may see: the last ones are keys that come after the last of its queries.
-__device__ __forceinline__ int own_columns(const Header& header, int row) {
-    const int later = header.tile.to - 1 - row_position<RowTile>(header.tile, row / 64 * 64 + 63);
-    return header.columns - (WINDOW > 0 ? max(later, 0) : 0);
+// Tiles of keys of which the warpgroup sees none are done with when they are there: what is in their buffers before may be in use.
+__device__ __forceinline__ void pass_keys(Work& work, Shared& shared) {
+    shared.k_full[work.keys.slot].wait(work.keys.parity);
+    shared.k_empty[work.keys.slot].arrive();
+    work.keys.advance();
 }
 
-// Tiles of keys of which the warpgroup sees none are done with when they are there: what is in their buffers before may be in use.
-__device__ __forceinline__ void let_pass(Work& work, Shared& shared, int tiles) {
+__device__ __forceinline__ void pass_values(Work& work, Shared& shared, int& tiles) {
 #pragma unroll 1
     for (; tiles > 0; --tiles) {
-        shared.k_full[work.keys.slot].wait(work.keys.parity);
-        shared.k_empty[work.keys.slot].arrive();
-        work.keys.advance();
         shared.v_full[work.values.slot].wait(work.values.parity);
         shared.v_empty[work.values.slot].arrive();
         work.values.advance();
+    }
+}
+
+__device__ __forceinline__ void let_pass(Work& work, Shared& shared, int tiles) {
+#pragma unroll 1
+    for (; tiles > 0; --tiles) {
+        int one = 1;
+        pass_keys(work, shared);
+        pass_values(work, shared, one);
     }
 }
 
@@ -314,9 +321,6 @@ __device__ __forceinline__ void store_output(const Arguments& a, const Tile& til
         if (exists && lane % 4 == 0) a.lse[(tile.s.row * a.hq + head) * a.n + tile.s.start + i] = work.softmax.lse[0][h];
     }
 }
-
-// How tile number t is treated: columns that all rows see come first, the selected ones and then the window's.
-__device__ __forceinline__ Kind kind_of(int full, int windowed, int t) { return t < full ? FULL : t < windowed ? WINDOWED : MASKED; }
 
 <% if predicate_of_tiles %>// What is known of the predicates on the warp's rows and the tile of keys at hand, all of whose columns every row sees.
 __device__ __forceinline__ Truth predicates_of(const Uniform& x, const Work& work, const Shared& shared, int lane) {
@@ -413,8 +417,9 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         shared.q_full[slot].wait(work.queries.parity);
         const Header& header = shared.headers[work.headers.slot];
         if (header.columns < 0) break;
-        const int columns = own_columns(header, row), full = header.full, windowed = header.windowed, tiles = tile_steps(columns);
-        const Uniform x = load_uniform(a, header.tile.s, header.tile.g);
+        const int columns = header.steps.columns(header.tile, header.columns, row), tiles = tile_steps(columns);
+<% if not by_stretches %>        const int full = header.steps.full, windowed = header.steps.windowed;
+<% endif %>        const Uniform x = load_uniform(a, header.tile.s, header.tile.g);
 #pragma unroll
         for (int h = 0; h < 2; ++h) work.rows[0][h] = shared.rows[slot][row + 8 * h + lane / 4];
 <% if predicate_of_tiles %>        work.bounds = row_bounds(header.tile.from, header.tile.to - 1, work.rows[0][0], work.rows[0][1]);
@@ -423,23 +428,46 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
             load_left<TILE_Q>(shared.q[slot], row, work.q, thread_again() % 32);
             shared.q_empty[slot].arrive();
         }
-        float scores[1][TILE_KV / 8][4], shrink[1][2];
+<% if by_stretches %>        const Steps& steps = header.steps.of[row / 64];
+        int stretch = 0, t = 0, passed = 0;  // tiles of keys whose values are still to pass
+        if (is_passed(stretch)) {
+            t = steps.ends[stretch];
+            let_pass(work, shared, t);
+        }
+        while (steps.ends[stretch] == t) ++stretch;
+        const Kind kind_of_first = kind_of(stretch);
+<% else %>        int t = 0;
+        const Kind kind_of_first = kind_of(full, windowed, 0);
+<% endif %>        float scores[1][TILE_KV / 8][4], shrink[1][2];
         queue_scores<TILE_KV>(work, shared, scores);
         wait_products<0>();
         settle(scores[0]);
         work.softmax.start(x, work.rows);
         work.begun = false;
-<% if predicate_of_tiles %>        const Kind first = predicates_of(x, work, shared, lane).always ? kind_of(full, windowed, 0) : MASKED;
-        weigh_kind<true>(x, work, shared, first, scores, shrink, lane);
-<% else %>        weigh_kind<true>(x, work, shared, kind_of(full, windowed, 0), scores, shrink, lane);
-<% endif %>        end_tile<TILE_KV>(work, shared, scores, tiles == 1);
-        const bool half = tiles > 1 && columns <= tiles * TILE_KV - TILE_KV / 2;
+<% if predicate_of_tiles %>        const Kind kind = predicates_of(x, work, shared, lane).always ? kind_of_first : MASKED;
+        weigh_kind<true>(x, work, shared, kind, scores, shrink, lane);
+<% else %>        weigh_kind<true>(x, work, shared, kind_of_first, scores, shrink, lane);
+<% endif %>        ++t;
+        end_tile<TILE_KV>(work, shared, scores, t == tiles);
+        const bool half = t < tiles && columns <= tiles * TILE_KV - TILE_KV / 2;
         const int whole = half ? tiles - 1 : tiles;
+<% if by_stretches %>#pragma unroll 1
+        for (; stretch < STRETCHES; ++stretch) {
+            const int end = steps.ends[stretch];
+            const Kind kind = static_cast<Kind>(uniform(kind_of(stretch)));
+            for (; is_passed(stretch) && t < end; ++t, ++passed) pass_keys(work, shared);
 #pragma unroll 1
-        for (int t = 1; t < whole; ++t) attend(x, work, shared, kind_of(full, windowed, t), t + 1 == tiles, lane);
-        if (half) {
+            for (; t < min(end, whole); ++t) {
+                attend(x, work, shared, kind, t + 1 == tiles, lane);
+<% if window_first %>                pass_values(work, shared, passed);
+<% endif %>            }
+        }
+<% else %>#pragma unroll 1
+        for (; t < whole; ++t) attend(x, work, shared, kind_of(full, windowed, t), t + 1 == tiles, lane);
+<% endif %>        if (half) {
             attend_half(x, work, shared, lane);
-            queue_values<TILE_KV / 2>(work, shared);
+<% if window_first %>            pass_values(work, shared, passed);
+<% endif %>            queue_values<TILE_KV / 2>(work, shared);
         } else {
             queue_values<TILE_KV>(work, shared);
         }
@@ -448,9 +476,12 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         release_values(work, shared);
         // Found again: what is kept through the sweep for this is spilled.
         const Header& again = *read_again(&header);
-        let_pass(work, shared, tile_steps(again.columns) - tile_steps(own_columns(again, row)));
-        store_output(a, again.tile, work, row + lane / 4, lane);
-    }
+        let_pass(work, shared, tile_steps(again.columns) - tile_steps(again.steps.columns(again.tile, again.columns, row)));
+<% if window_first %>        // The lane anew: else registers keep what follows from it.
+        const int own = thread_again() % 32;
+        store_output(a, again.tile, work, row + own / 4, own);
+<% else %>        store_output(a, again.tile, work, row + lane / 4, lane);
+<% endif %>    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR) forward(const __grid_constant__ Arguments a) {

@@ -1,8 +1,8 @@
 // SparsekValue, plan: bf16, head dimension 128, k 512, window 512, groups of 4 query heads
 //
-// schedule  chunks of 512 queries
+// schedule  chunks of 1024 queries
 // target    sm_90a, instructions of sm80
-// input     929d4b19897388bd
+// input     5c64c2ce377cf15d
 #include <cuda_bf16.h>
 
 typedef __nv_bfloat16 elem;
@@ -15,9 +15,9 @@ constexpr bool HAS_TOPK = true;
 constexpr int WINDOW = 512;
 constexpr int SINKS = 0;
 constexpr int GROUP = 4;  // query heads of a key-value head
-constexpr int CHUNK = 512;  // queries of a chunk of the plan
-constexpr int CHUNK_KEYS = 1024;  // keys of a chunk's list, at most
-constexpr int EXPIRY_THREADS = 128;  // of a block of plan_expiry
+constexpr int CHUNK = 1024;  // queries of a chunk of the plan
+constexpr int CHUNK_KEYS = 1536;  // keys of a chunk's list, at most
+constexpr int EXPIRY_THREADS = 256;  // of a block of plan_expiry
 
 // The one parameter of every entry: tensors with their strides in elements, buffers, sizes.
 struct Arguments {

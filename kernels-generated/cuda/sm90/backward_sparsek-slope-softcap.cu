@@ -233,6 +233,24 @@ __device__ __forceinline__ void copy_16(unsigned to, unsigned long long from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 
+// Stores a value to shared memory if it is valid. Behind a branch the compiler would take addresses of barriers for different ones
+// in a warp's lanes, in the whole loop around it, which takes the loading warps a fifth more instructions.
+__device__ __forceinline__ void store_if(bool valid, int* to, int x) {
+    asm volatile("{\n"
+                 ".reg .pred valid;\n"
+                 "setp.ne.b32 valid, %0, 0;\n"
+                 "@valid st.shared.b32 [%1], %2;\n"
+                 "}" ::"r"(static_cast<int>(valid)), "r"(shared_address(to)), "r"(x) : "memory");
+}
+__device__ __forceinline__ void store_if(bool valid, float* to, float x) { store_if(valid, reinterpret_cast<int*>(to), __float_as_int(x)); }
+__device__ __forceinline__ void store_if(bool valid, bool* to, bool x) {
+    asm volatile("{\n"
+                 ".reg .pred valid;\n"
+                 "setp.ne.b32 valid, %0, 0;\n"
+                 "@valid st.shared.b8 [%1], %2;\n"
+                 "}" ::"r"(static_cast<int>(valid)), "r"(shared_address(to)), "r"(static_cast<int>(x)) : "memory");
+}
+
 // A barrier in shared memory: its phase ends with the last of a number of arrivals, and phases are told apart by their
 // parity. Until the first phase has ended, waiting for parity 1 returns at once. Every thread that has read a buffer arrives
 // itself, which takes no longer than one lane doing so for its warp, and which tools that look for races can follow.
@@ -1080,12 +1098,12 @@ struct StreamedColumns {
     float score[TILE_KV];
     float t11[TILE_KV];
 
-    __device__ __forceinline__ void write(int at, const Column& c) {
-        from[at] = c.from;
-        to[at] = c.to;
-        j[at] = c.j;
-        score[at] = c.score;
-        t11[at] = c.t11;
+    __device__ __forceinline__ void write(bool valid, int at, const Column& c) {
+        store_if(valid, from + at, c.from);
+        store_if(valid, to + at, c.to);
+        store_if(valid, j + at, c.j);
+        store_if(valid, score + at, c.score);
+        store_if(valid, t11 + at, c.t11);
     }
 
     // Columns `at`, which is even, and `at` + 1.
@@ -1234,7 +1252,7 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
             shared.empty[stage].wait(empty_parity<STAGES>(step));
             copy_vectors<TILE_KV, 8>(shared.k[stage], k.start, own_k);
             copy_vectors<TILE_KV, 8>(shared.v[stage], v.start, own_v);
-            if (has_column) shared.columns[stage].write(own, c);
+            shared.columns[stage].write(has_column, own, c);
             shared.full[stage].arrive();
             shared.full[stage].arrive_when_copied();
             if (t == 0) announce(a, x, tile, all, shared, taken);

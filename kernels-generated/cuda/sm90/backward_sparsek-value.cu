@@ -2,7 +2,7 @@
 //
 // schedule  tile q 128, kv 64; warps 12; stages 4; sm90
 // target    sm_90a, instructions of sm90
-// input     c8e27c295c6bd418
+// input     c3520abba9407758
 #include <cuda_bf16.h>
 
 typedef __nv_bfloat16 elem;
@@ -15,8 +15,8 @@ constexpr bool HAS_TOPK = true;
 constexpr int WINDOW = 512;
 constexpr int SINKS = 0;
 constexpr int GROUP = 4;  // query heads of a key-value head
-constexpr int CHUNK = 512;  // queries of a chunk of the plan
-constexpr int CHUNK_KEYS = 1024;  // keys of a chunk's list, at most
+constexpr int CHUNK = 1024;  // queries of a chunk of the plan
+constexpr int CHUNK_KEYS = 1536;  // keys of a chunk's list, at most
 constexpr int TILE_Q = 128;  // rows of the tile that stays
 constexpr int TILE_KV = 64;  // rows of a streamed tile
 constexpr int WARPS = 12;
@@ -42,8 +42,8 @@ constexpr int SLICE = 128;  // columns of d_k and d_v that a block accumulates
 constexpr int PARTIAL = 260;  // numbers that a span leaves for a key
 constexpr int PARTIAL_V = 128;  // where those of d_v start
 constexpr int PARTIAL_SUMS = 256;  // where those of sums start
-constexpr int SPAN = 1024;  // queries of a span
-constexpr int SPAN_KEYS = 1536;  // keys of a span's list, at most
+constexpr int SPAN = 2048;  // queries of a span
+constexpr int SPAN_KEYS = 2560;  // keys of a span's list, at most
 constexpr int FILLED_TILES = 4;  // tiles that a span's list mostly has
 constexpr int COLLECTING = 72;  // blocks of a span that collect
 
@@ -227,6 +227,24 @@ __device__ __forceinline__ void copy_16(unsigned to, unsigned long long from, bo
 }
 __device__ __forceinline__ void copy_16(unsigned to, unsigned long long from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+// Stores a value to shared memory if it is valid. Behind a branch the compiler would take addresses of barriers for different ones
+// in a warp's lanes, in the whole loop around it, which takes the loading warps a fifth more instructions.
+__device__ __forceinline__ void store_if(bool valid, int* to, int x) {
+    asm volatile("{\n"
+                 ".reg .pred valid;\n"
+                 "setp.ne.b32 valid, %0, 0;\n"
+                 "@valid st.shared.b32 [%1], %2;\n"
+                 "}" ::"r"(static_cast<int>(valid)), "r"(shared_address(to)), "r"(x) : "memory");
+}
+__device__ __forceinline__ void store_if(bool valid, float* to, float x) { store_if(valid, reinterpret_cast<int*>(to), __float_as_int(x)); }
+__device__ __forceinline__ void store_if(bool valid, bool* to, bool x) {
+    asm volatile("{\n"
+                 ".reg .pred valid;\n"
+                 "setp.ne.b32 valid, %0, 0;\n"
+                 "@valid st.shared.b8 [%1], %2;\n"
+                 "}" ::"r"(static_cast<int>(valid)), "r"(shared_address(to)), "r"(static_cast<int>(x)) : "memory");
 }
 
 // A barrier in shared memory: its phase ends with the last of a number of arrivals, and phases are told apart by their
@@ -1020,11 +1038,11 @@ struct StreamedColumns {
     int j[TILE_KV];
     float score[TILE_KV];
 
-    __device__ __forceinline__ void write(int at, const Column& c) {
-        from[at] = c.from;
-        to[at] = c.to;
-        j[at] = c.j;
-        score[at] = c.score;
+    __device__ __forceinline__ void write(bool valid, int at, const Column& c) {
+        store_if(valid, from + at, c.from);
+        store_if(valid, to + at, c.to);
+        store_if(valid, j + at, c.j);
+        store_if(valid, score + at, c.score);
     }
 
     // Columns `at`, which is even, and `at` + 1.
@@ -1169,7 +1187,7 @@ __device__ __forceinline__ void load_row_tiles(const Arguments& a, RowsShared& s
             shared.empty[stage].wait(empty_parity<STAGES>(step));
             copy_vectors<TILE_KV, 8>(shared.k[stage], k.start, own_k);
             copy_vectors<TILE_KV, 8>(shared.v[stage], v.start, own_v);
-            if (has_column) shared.columns[stage].write(own, c);
+            shared.columns[stage].write(has_column, own, c);
             shared.full[stage].arrive();
             shared.full[stage].arrive_when_copied();
             if (t == 0) announce(a, x, tile, all, shared, taken);

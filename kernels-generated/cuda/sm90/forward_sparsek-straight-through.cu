@@ -199,6 +199,24 @@ __device__ __forceinline__ void copy_16(unsigned to, unsigned long long from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 
+// Stores a value to shared memory if it is valid. Behind a branch the compiler would take addresses of barriers for different ones
+// in a warp's lanes, in the whole loop around it, which takes the loading warps a fifth more instructions.
+__device__ __forceinline__ void store_if(bool valid, int* to, int x) {
+    asm volatile("{\n"
+                 ".reg .pred valid;\n"
+                 "setp.ne.b32 valid, %0, 0;\n"
+                 "@valid st.shared.b32 [%1], %2;\n"
+                 "}" ::"r"(static_cast<int>(valid)), "r"(shared_address(to)), "r"(x) : "memory");
+}
+__device__ __forceinline__ void store_if(bool valid, float* to, float x) { store_if(valid, reinterpret_cast<int*>(to), __float_as_int(x)); }
+__device__ __forceinline__ void store_if(bool valid, bool* to, bool x) {
+    asm volatile("{\n"
+                 ".reg .pred valid;\n"
+                 "setp.ne.b32 valid, %0, 0;\n"
+                 "@valid st.shared.b8 [%1], %2;\n"
+                 "}" ::"r"(static_cast<int>(valid)), "r"(shared_address(to)), "r"(static_cast<int>(x)) : "memory");
+}
+
 // A barrier in shared memory: its phase ends with the last of a number of arrivals, and phases are told apart by their
 // parity. Until the first phase has ended, waiting for parity 1 returns at once. Every thread that has read a buffer arrives
 // itself, which takes no longer than one lane doing so for its warp, and which tools that look for races can follow.
@@ -1136,10 +1154,10 @@ struct StreamedColumns {
     int from[TILE_KV], to[TILE_KV];
     int j[TILE_KV];
 
-    __device__ __forceinline__ void write(int at, const Column& c) {
-        from[at] = c.from;
-        to[at] = c.to;
-        j[at] = c.j;
+    __device__ __forceinline__ void write(bool valid, int at, const Column& c) {
+        store_if(valid, from + at, c.from);
+        store_if(valid, to + at, c.to);
+        store_if(valid, j + at, c.j);
     }
 
     // Columns `at`, which is even, and `at` + 1.
@@ -1160,6 +1178,26 @@ enum Kind { MASKED, FULL, WINDOWED };
 // Tiles of keys of a tile of queries: at least one, which may be empty.
 __device__ __forceinline__ int tile_steps(int columns) { return max(1, (columns + TILE_KV - 1) / TILE_KV); }
 
+// Tiles of keys before these have no pair to mask, those from `full` on are in the window.
+struct AllSteps {
+    int full, windowed;
+
+    // Columns that all rows see come first, the selected ones and then the window's.
+    __device__ __forceinline__ void write(const TileColumns& all, const Tile&) {
+        windowed = all.shared / TILE_KV;
+        full = min((all.lasting + TILE_KV - 1) / TILE_KV, windowed);
+    }
+
+    // Of so many columns those up to the last that the warpgroup of a row sees: keys that come after the last of its queries are
+    // behind all others.
+    __device__ __forceinline__ int columns(const Tile& tile, int all, int row) const {
+        const int later = tile.to - 1 - row_position<RowTile>(tile, row / 64 * 64 + 63);
+        return all - (WINDOW > 0 ? max(later, 0) : 0);
+    }
+};
+
+__device__ __forceinline__ Kind kind_of(int full, int windowed, int t) { return t < full ? FULL : t < windowed ? WINDOWED : MASKED; }
+
 // While the tensor cores multiply one tile of keys, the softmax of the one before is worked on, from the last tile of keys of
 // a tile of queries on to the first of the next.
 constexpr int ROWS_OF_LOADER = (TILE_Q + LOADING - 1) / LOADING;  // whose values one loading thread reads
@@ -1168,8 +1206,8 @@ constexpr int HEADERS = QUERY_BUFFERS + 1;  // of tiles of queries: a tile is st
 // What computing warps are told of a tile of queries.
 struct Header {
     Tile tile;
-    int columns;          // keys that some row sees; −1 after the last tile of queries
-    int full, windowed;   // tiles of keys before these have no pair to mask, those from `full` on are in the window
+    int columns;     // keys that some row sees; −1 after the last tile of queries
+    AllSteps steps;  // how tiles of keys are treated
 };
 
 struct Shared {
@@ -1194,10 +1232,6 @@ struct Ring {
         if (slot == SIZE) slot = 0, parity ^= 1;
     }
 };
-
-// Tiles of keys whose pairs are all seen and not all in the window: columns that all rows see come first, the selected ones
-// and then the window's.
-__device__ __forceinline__ int full_steps(const TileColumns& all) { return min((all.lasting + TILE_KV - 1) / TILE_KV, all.shared / TILE_KV); }
 
 // Queries that do not exist become zero.
 __device__ __forceinline__ void copy_queries(const Arguments& a, const Tile& tile, elem* to, int own) {
@@ -1231,7 +1265,11 @@ __device__ __forceinline__ void announce(const Arguments& a, const Tile& tile, c
 #pragma unroll
     for (int n = 0; n < ROWS_OF_LOADER; ++n)
         if (own + n * LOADING < TILE_Q) shared.rows[slot][own + n * LOADING] = rows[n];
-    if (own == 0) shared.headers[at.headers.slot] = {tile, all.total, full_steps(all), all.shared / TILE_KV};
+    if (own == 0) {
+        Header& header = shared.headers[at.headers.slot];
+        header.tile = tile, header.columns = all.total;
+        header.steps.write(all, tile);
+    }
     shared.q_full[slot].arrive();
     at.queries.advance(), at.headers.advance();
 }
@@ -1270,7 +1308,7 @@ __device__ __forceinline__ void load_tile(const Arguments& a, const Tile& tile, 
                 shared.k_empty[at.keys.slot].wait(at.keys.parity ^ 1);
                 copy_vectors<TILE_KV, 8>(shared.k[at.keys.slot], keys.start, own_key, e * SHARE<TILE_KV>);
                 shared.k_full[at.keys.slot].arrive_when_copied();
-                if (own_tile == e) shared.columns[at.keys.slot].write(column, own_column);
+                shared.columns[at.keys.slot].write(own_tile == e, column, own_column);
                 shared.k_full[at.keys.slot].arrive();
                 at.keys.advance();
             }
@@ -1400,22 +1438,28 @@ __device__ __forceinline__ bool weigh(const Uniform& x, Work& work, const Stream
     return result;
 }
 
-// Columns that rows of the warpgroup of a row may see: the last ones are keys that come after the last of its queries.
-__device__ __forceinline__ int own_columns(const Header& header, int row) {
-    const int later = header.tile.to - 1 - row_position<RowTile>(header.tile, row / 64 * 64 + 63);
-    return header.columns - (WINDOW > 0 ? max(later, 0) : 0);
+// Tiles of keys of which the warpgroup sees none are done with when they are there: what is in their buffers before may be in use.
+__device__ __forceinline__ void pass_keys(Work& work, Shared& shared) {
+    shared.k_full[work.keys.slot].wait(work.keys.parity);
+    shared.k_empty[work.keys.slot].arrive();
+    work.keys.advance();
 }
 
-// Tiles of keys of which the warpgroup sees none are done with when they are there: what is in their buffers before may be in use.
-__device__ __forceinline__ void let_pass(Work& work, Shared& shared, int tiles) {
+__device__ __forceinline__ void pass_values(Work& work, Shared& shared, int& tiles) {
 #pragma unroll 1
     for (; tiles > 0; --tiles) {
-        shared.k_full[work.keys.slot].wait(work.keys.parity);
-        shared.k_empty[work.keys.slot].arrive();
-        work.keys.advance();
         shared.v_full[work.values.slot].wait(work.values.parity);
         shared.v_empty[work.values.slot].arrive();
         work.values.advance();
+    }
+}
+
+__device__ __forceinline__ void let_pass(Work& work, Shared& shared, int tiles) {
+#pragma unroll 1
+    for (; tiles > 0; --tiles) {
+        int one = 1;
+        pass_keys(work, shared);
+        pass_values(work, shared, one);
     }
 }
 
@@ -1430,9 +1474,6 @@ __device__ __forceinline__ void store_output(const Arguments& a, const Tile& til
         if (exists && lane % 4 == 0) a.lse[(tile.s.row * a.hq + head) * a.n + tile.s.start + i] = work.softmax.lse[0][h];
     }
 }
-
-// How tile number t is treated: columns that all rows see come first, the selected ones and then the window's.
-__device__ __forceinline__ Kind kind_of(int full, int windowed, int t) { return t < full ? FULL : t < windowed ? WINDOWED : MASKED; }
 
 // Weights of a tile of keys whose scores are ready.
 template <bool ANEW>
@@ -1519,7 +1560,8 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         shared.q_full[slot].wait(work.queries.parity);
         const Header& header = shared.headers[work.headers.slot];
         if (header.columns < 0) break;
-        const int columns = own_columns(header, row), full = header.full, windowed = header.windowed, tiles = tile_steps(columns);
+        const int columns = header.steps.columns(header.tile, header.columns, row), tiles = tile_steps(columns);
+        const int full = header.steps.full, windowed = header.steps.windowed;
         const Uniform x = load_uniform(a, header.tile.s, header.tile.g);
 #pragma unroll
         for (int h = 0; h < 2; ++h) work.rows[0][h] = shared.rows[slot][row + 8 * h + lane / 4];
@@ -1528,18 +1570,21 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
             load_left<TILE_Q>(shared.q[slot], row, work.q, thread_again() % 32);
             shared.q_empty[slot].arrive();
         }
+        int t = 0;
+        const Kind kind_of_first = kind_of(full, windowed, 0);
         float scores[1][TILE_KV / 8][4], shrink[1][2];
         queue_scores<TILE_KV>(work, shared, scores);
         wait_products<0>();
         settle(scores[0]);
         work.softmax.start(x, work.rows);
         work.begun = false;
-        weigh_kind<true>(x, work, shared, kind_of(full, windowed, 0), scores, shrink, lane);
-        end_tile<TILE_KV>(work, shared, scores, tiles == 1);
-        const bool half = tiles > 1 && columns <= tiles * TILE_KV - TILE_KV / 2;
+        weigh_kind<true>(x, work, shared, kind_of_first, scores, shrink, lane);
+        ++t;
+        end_tile<TILE_KV>(work, shared, scores, t == tiles);
+        const bool half = t < tiles && columns <= tiles * TILE_KV - TILE_KV / 2;
         const int whole = half ? tiles - 1 : tiles;
 #pragma unroll 1
-        for (int t = 1; t < whole; ++t) attend(x, work, shared, kind_of(full, windowed, t), t + 1 == tiles, lane);
+        for (; t < whole; ++t) attend(x, work, shared, kind_of(full, windowed, t), t + 1 == tiles, lane);
         if (half) {
             attend_half(x, work, shared, lane);
             queue_values<TILE_KV / 2>(work, shared);
@@ -1551,7 +1596,7 @@ __device__ __forceinline__ void attend_tiles(const Arguments& a, Shared& shared)
         release_values(work, shared);
         // Found again: what is kept through the sweep for this is spilled.
         const Header& again = *read_again(&header);
-        let_pass(work, shared, tile_steps(again.columns) - tile_steps(own_columns(again, row)));
+        let_pass(work, shared, tile_steps(again.columns) - tile_steps(again.steps.columns(again.tile, again.columns, row)));
         store_output(a, again.tile, work, row + lane / 4, lane);
     }
 }
