@@ -175,6 +175,24 @@ fn windows_of_any_length_stay_in_32_bits() {
     }
 }
 
+/// Where each warpgroup of a tile sees a part of its window, columns begin with that.
+#[test]
+fn the_window_comes_first_where_warpgroups_see_parts_of_it() {
+    let begins_with_window = |window: &str, group: &str, schedule: &str| {
+        let line =
+            "emit sparsek-value --stage cuda --module forward --target sm_90a --head-dim 64 --k 64";
+        let mut command = command(Path::new("."), line);
+        command.args(["--window", window, "--group", group, "--schedule", schedule]);
+        let text = Ran::of(&command.output().expect("the binary starts")).succeeds().stdout;
+        text.contains("enum Stretch { BEFORE")
+    };
+    let three = "forward: q 192 kv 64 warps 16";
+    assert!(begins_with_window("100", "1", three) && begins_with_window("100", "2", three));
+    // One warpgroup's 64 rows are all positions of the tile, there is no window, or two warpgroups.
+    assert!(!begins_with_window("100", "3", three) && !begins_with_window("0", "1", three));
+    assert!(!begins_with_window("100", "1", "forward: q 128 kv 64 warps 12"));
+}
+
 #[test]
 fn emit_refuses_what_it_cannot_do() {
     let here = Path::new(".");

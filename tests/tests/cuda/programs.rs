@@ -3,6 +3,7 @@
 use crate::compile::{Instance, in_parallel};
 use sparsek_codegen::Target;
 use sparsek_dsl::Elem;
+use sparsek_dsl::ir::Spec;
 use sparsek_dsl::parse::compile_file;
 use sparsek_reference::generate;
 
@@ -37,6 +38,38 @@ fn random_programs_compile_and_spill_nothing() {
             .into_iter()
             .map(|why| of_seed(*seed, &why))
             .collect()
+    });
+}
+
+/// What leaves fewest registers on sm_90a: slopes, a soft cap and a predicate beside a gate.
+const CROWDED: &str = "
+sparsek_kernel! {
+    kernel Crowded<E in [bf16, f16], D in multiples_of(16) up to 128, K in 1..=1024, W in 0..=1024>(
+        q: Query<E, D>, k: Key<E, D>, v: Value<E, D>, u: PerKey, slope: PerHead,
+    ) -> Output<E, D> {
+        let gate = sparsek(u, K);
+        let seen = causal & (topk(gate) | window(W)) & (q.pos - k.pos < 100000);
+        let s = softcap(dot(q, k) * rsqrt(D) + slope * (k.pos - q.pos), 30.0);
+        dot(softmax(s, seen) * gate, v)
+    }
+}";
+
+/// Groups decide how rows are found, and in groups of 1 and 2 and D = 64 a tile's columns have another order.
+#[test]
+fn crowded_programs_spill_nothing_in_any_group() {
+    let kernel = compile_file(CROWDED).kernels.into_iter().next().expect("one kernel");
+    let program = kernel.program.expect("it compiles");
+    let target = Target::named("sm_90a").expect("it is known");
+    let of = |(d, group)| {
+        let spec = Spec::new(Elem::Bf16, d).k(512).w(256);
+        Instance::new(&program, &spec, group, false)
+    };
+    let shapes = [(128, 1), (128, 2), (128, 3), (128, 4), (112, 1), (64, 1), (64, 2)];
+    let all: Vec<Instance> = shapes.into_iter().map(of).collect();
+    in_parallel(&all, |instance| {
+        let ended = instance.compile(&target);
+        assert!(!ended.refused, "{}", instance.label);
+        ended.problems
     });
 }
 
