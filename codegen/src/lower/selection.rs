@@ -65,6 +65,14 @@ pub(crate) fn lower(
     b.values.plan_by_lists = has_lists(topk.chunk);
     if topk.k.is_some() {
         b.constant("int", "EXPIRY_THREADS", topk.expiry_threads(), "of a block of plan_expiry");
+        if !b.values.plan_by_lists {
+            b.constant(
+                "int",
+                "LISTED",
+                topk.listed(),
+                "scores of a list that plan_bounds makes, at most",
+            );
+        }
     }
     b.add(topk.plan()?);
     Ok(b.finish())

@@ -9,6 +9,9 @@ const SHARED: u32 = 99 * 1024;
 /// Most positions of a merged list: what a block sorts in shared memory.
 pub(crate) const MERGED: u32 = 8192;
 
+/// Scores of a list of `plan_bounds` at most, as shared memory allows.
+const MOST_LISTED: u32 = 46 * 256;
+
 /// Selected keys of a thread of `plan_expiry` at most: 32 spill on sm_100a and sm_120a.
 const MEMBERS: u32 = 16;
 
@@ -118,12 +121,29 @@ impl TopK {
                 "; a smaller k or a larger chunk needs fewer",
             ));
         }
+        if has_lists(self.chunk) {
+            launches.push(launch("plan_bounds", chunks, 32, 0));
+        } else {
+            let listed = u64::from(self.listed());
+            buffers.extend([
+                scratch("listed", Scalar::U64, &[hkv, chunks, Factor::Literal(listed)]),
+                scratch("listed_count", Scalar::I32, &[hkv, chunks]),
+            ]);
+            // A list's scores, the same as whole numbers, few candidates, their number and a sample's.
+            let shared = self.fits("plan", 8 * listed + 8 * 64 + 24)?;
+            launches.push(launch("plan_bounds", chunks, 128, shared));
+        }
         launches.extend([
-            launch("plan_bounds", chunks, if has_lists(self.chunk) { 32 } else { 256 }, 0),
             launch("plan_expiry", chunks, threads, members),
             launch("plan_tau", chunks, self.chunk.min(256), 0),
         ]);
         Ok((buffers, launches))
+    }
+
+    /// Scores that `plan_bounds` of short chunks lists of those before the end of a chunk, at most: usual ones have K to
+    /// twice as many above tau, and some are taken that are not.
+    pub(crate) fn listed(&self) -> u32 {
+        (5 * self.kept() / 2 + 1024).next_multiple_of(256).min(MOST_LISTED)
     }
 
     /// Threads of a block of `plan_expiry`: one for each query of short chunks, of which a block works on few, one for

@@ -392,13 +392,18 @@ impl Model<'_> {
         self.plan(n, chunk, heads) + self.spans(n, 2.0 * f64::from(chunk), heads, swept)
     }
 
-    /// The plan: launches, a block that walks its chunk query by query; and for short chunks every block
-    /// going over all scores before it, for others sorted lists that every chunk searches, and merging them
-    /// where they are many.
+    /// The plan: launches, a block that walks its chunk query by query; and for short chunks every block going
+    /// over all scores before it, several times where its list does not hold what is above tau, for others
+    /// sorted lists that every chunk searches, and merging them where they are many.
     fn plan(&self, n: f64, chunk: u32, heads: f64) -> f64 {
         let (by_lists, chunk) = (has_lists(chunk), f64::from(chunk));
         if !by_lists {
-            return 0.03 + 2e-5 * chunk.min(n) + 1.05e-8 * n * n * heads / chunk;
+            let overflowing = 0.085 * (n / 16_384.0 - 1.0).max(0.0) * heads / 8.0;
+            return 0.035
+                + 2e-5 * chunk.min(n)
+                + 1.5e-7 * n * heads
+                + 1.8e-9 * n * n * heads / chunk
+                + overflowing;
         }
         let merged = f64::from(MERGED);
         let lists = (n / chunk).min(merged / chunk) + (n / merged).floor();

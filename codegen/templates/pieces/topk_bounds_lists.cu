@@ -229,5 +229,5 @@ extern "C" __global__ void __launch_bounds__(32) plan_bounds(const __grid_consta
         ListedCandidates candidates = {a, lists, kept, last};
         tau = root_of_lists(candidates, score_of(kth) - 1.0, score_of(kth));
     }
-    if (threadIdx.x == 0) write_state(a, g, kth, tau, arrived.count);
+    if (threadIdx.x == 0) write_state(a, bound_index(a, s, g, chunk), kth, tau, arrived.count);
 }

@@ -1,311 +1,204 @@
-// The state after every chunk of short ones, from the scores themselves: a block counts those above pivots until few are left
-// between two, of which it ranks each; then tau by Newton's method over all.
+// The state after every chunk of short ones, from the scores themselves. A sample of them tells of a bound that lies a little below
+// tau; those above it are listed, for the next chunk too, and one warp looks for the K-th best in that list while another looks
+// for tau. Where the list would be too long, or the sample deceived, the block looks for them among all.
 
-constexpr int BOUND_THREADS = 256, BOUND_WARPS = BOUND_THREADS / 32;
-constexpr int HELD = 8192;  // scores that are kept in shared memory; those beyond are read again
-constexpr int FEW = 64;     // candidates that are ranked one by one
-
-// Sums of a block over its warps' ones; every thread gets the same. Two calls in a row have different memory.
-template <class T>
-struct OfWarps {
-    T (&memory)[2][BOUND_WARPS];
-    int call = 0;
-
-    template <class Add>
-    __device__ T sum(const T& of_warp, Add add) {
-        T* of_warps = memory[call++ % 2];
-        if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = of_warp;
-        __syncthreads();
-        T all = of_warps[0];
-#pragma unroll
-        for (int w = 1; w < BOUND_WARPS; ++w) all = add(all, of_warps[w]);
-        return all;
-    }
+// Numbers of those listed, −1 if they are more than a list holds, and of all candidates.
+struct Counts {
+    int listed, all;
 };
 
-// Who has arrived by the end of a chunk.
-struct Arrived {
-    Earlier all;
-    unsigned* held;  // [HELD] the order of every key's score, 0 if it is no candidate
-
-    __device__ unsigned order(int j) const { return Earlier::order(all.score(j)); }
-
-    // The i-th of eight keys that a thread has of the 8 · BOUND_THREADS from `base` on.
-    __device__ static int key(int base, int i) { return base + (i / 4 * BOUND_THREADS + threadIdx.x) * 4 + i % 4; }
-
-    // Calls `use` with eight of those held at a time, and with what `read` makes of keys beyond.
-    template <class Read, class Use>
-    __device__ void each(Read read, Use use) const {
-        const int end = Least()(all.count, HELD);
+// Lists those above a bound in order, every warp a part of them: counts first, then writes.
+__device__ __forceinline__ Counts list_above(const Earlier& all, float bound, float* scores, int2* listed) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int part = (all.count + BOUND_THREADS - 1) / BOUND_THREADS * 32, first = warp * part;
+    const Earlier mine = {all.scores, all.stride, false, Least()(first + part, all.count)};
+    Counts counts = {0, 0};
 #pragma unroll 1
-        for (int base = 0; base < end; base += 8 * BOUND_THREADS) {
-            const int4 a = *reinterpret_cast<const int4*>(held + key(base, 0)), b = *reinterpret_cast<const int4*>(held + key(base, 4));
-            const int x[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-            use(x, base);
-        }
-#pragma unroll 1
-        for (int base = HELD; base < all.count; base += 8 * BOUND_THREADS) {
-            int x[8];
+    for (int base = first; base < mine.count; base += 32 * AT_A_TIME) {
+        float u[AT_A_TIME];
+        mine.load_run<32>(base + lane, u);
 #pragma unroll
-            for (int i = 0; i < 8; ++i) x[i] = read(key(base, i));
-            use(x, base);
+        for (int e = 0; e < AT_A_TIME; ++e) {
+            counts.listed += u[e] > bound ? 1 : 0;
+            counts.all += Earlier::is_candidate(u[e]) ? 1 : 0;
         }
     }
-
-    template <class Use>
-    __device__ void each_order(Use use) const {
-        each([&](int j) { return static_cast<int>(order(j)); }, [&](const int (&x)[8], int base) {
+    __shared__ int2 of_warps[BOUND_WARPS];
+    counts = {sum_warp(counts.listed), sum_warp(counts.all)};
+    if (lane == 0) of_warps[warp] = {counts.listed, counts.all};
+    __syncthreads();
+    counts = {0, 0};
+    int next = 0;
 #pragma unroll
-            for (int i = 0; i < 8; ++i) use(static_cast<unsigned>(x[i]), base, i);
-        });
+    for (int w = 0; w < BOUND_WARPS; ++w) {
+        if (w == warp) next = counts.listed;
+        counts.listed += of_warps[w].x;
+        counts.all += of_warps[w].y;
     }
-};
+    if (counts.listed > LISTED) return {-1, counts.all};
+    const unsigned lower = (1u << lane) - 1;
+#pragma unroll 1
+    for (int base = first; base < mine.count; base += 32 * AT_A_TIME) {
+        float u[AT_A_TIME];
+        unsigned above[AT_A_TIME];
+        mine.load_run<32>(base + lane, u);
+#pragma unroll
+        for (int e = 0; e < AT_A_TIME; ++e) above[e] = __ballot_sync(FULL_WARP, u[e] > bound);
+#pragma unroll
+        for (int e = 0; e < AT_A_TIME; ++e) {
+            const int slot = next + __popc(above[e] & lower);
+            if (u[e] > bound) {
+                scores[slot] = u[e];
+                listed[slot] = {__float_as_int(u[e]), base + e * 32 + lane};
+            }
+            next += __popc(above[e]);
+        }
+    }
+    for (int i = counts.listed + threadIdx.x; i < padded(counts.listed); i += BOUND_THREADS) scores[i] = __int_as_float(0x7fffffff);
+    __syncthreads();
+    return counts;
+}
 
-// What a block knows of all candidates at first: the orders of the least and the best, the sums of scores and of their squares.
-struct Present {
+// The scores of a list as whole numbers, for a warp.
+struct ListWhole {
+    const int* whole;
     int count;
-    unsigned least, most;
-    float sum, squares;
-
-    __device__ void add(const Present& x) {
-        count += x.count;
-        least = Least()(least, x.least);
-        most = Greatest()(most, x.most);
-        sum += x.sum;
-        squares += x.squares;
-    }
-};
-
-// Loads them.
-__device__ Present load_all(const Arrived& arrived) {
-    __shared__ Present memory[2][BOUND_WARPS];
-    Present mine = {0, ~0u, 0, 0.0f, 0.0f};
-#pragma unroll 1
-    for (int base = 0; base < arrived.all.count; base += 8 * BOUND_THREADS) {
-        float u[8];
-        arrived.all.load<BOUND_THREADS>(base + threadIdx.x, u);
-#pragma unroll
-        for (int e = 0; e < 8; ++e) {
-            const unsigned order = Earlier::order(u[e]);
-            if (base < HELD) arrived.held[base + e * BOUND_THREADS + threadIdx.x] = order;
-            mine.add({order != 0 ? 1 : 0, order - 1, order, order != 0 ? u[e] : 0.0f, order != 0 ? u[e] * u[e] : 0.0f});
-        }
-    }
-    mine.count = sum_warp(mine.count);
-    mine.least = __reduce_min_sync(FULL_WARP, mine.least);
-    mine.most = __reduce_max_sync(FULL_WARP, mine.most);
-    for (int d = 16; d > 0; d /= 2) {
-        mine.sum += __shfl_xor_sync(FULL_WARP, mine.sum, d);
-        mine.squares += __shfl_xor_sync(FULL_WARP, mine.squares, d);
-    }
-    Present all = OfWarps<Present>{memory}.sum(mine, [](Present x, const Present& y) {
-        x.add(y);
-        return x;
-    });
-    ++all.least;  // 0 became the greatest
-    return all;
-}
-
-// What so large a share of normal scores exceeds, to 0.003 standard deviations (Abramowitz and Stegun, 26.2.22).
-__device__ float exceeded_by(float share, const Present& present) {
-    const float tail = fminf(fmaxf(fminf(share, 1.0f - share), 1e-9f), 0.5f), x = sqrtf(-2.0f * __logf(tail));
-    const float z = x - __fdividef(2.30753f + 0.27061f * x, 1.0f + x * (0.99229f + 0.04481f * x));
-    const float mean = present.sum / present.count, variance = fmaxf(present.squares / present.count - mean * mean, 0.0f);
-    return mean + (share < 0.5f ? z : -z) * sqrtf(variance);
-}
-
-// The order of a score between two, of which a share of the way is gone.
-__device__ __forceinline__ unsigned on_the_way(unsigned low, unsigned high, float share) {
-    const float from = score_of_order(low), to = score_of_order(high);
-    return ordered(from + share * (to - from));
-}
-
-// The best candidate of some that lie in [low, high], but for so many that are better; at most FEW.
-__device__ Candidate best_of_few(const Arrived& arrived, unsigned low, unsigned high, int better) {
-    __shared__ Candidate few[FEW], best;
-    __shared__ int count;
-    if (threadIdx.x == 0) count = 0;
-    __syncthreads();
-    arrived.each_order([&](unsigned order, int base, int i) {
-        if (low <= order && order <= high) few[atomicAdd(&count, 1)] = Earlier::candidate(order, Arrived::key(base, i));
-    });
-    __syncthreads();
-    const Candidate mine = threadIdx.x < count ? few[threadIdx.x] : 0;
-    int above = 0;
-#pragma unroll 8
-    for (int i = 0; i < count; ++i) above += few[i] > mine ? 1 : 0;
-    if (threadIdx.x < count && above == better) best = mine;
-    __syncthreads();
-    return best;
-}
-
-// The oldest candidate of one score, but for so many that are older.
-__device__ Candidate oldest_of(const Arrived& arrived, unsigned order, int older) {
-    __shared__ Candidate oldest;
-    constexpr int SHARE = 8;
-    for (int base = 0, next = 0; base < arrived.all.count && next <= older; base += SHARE * BOUND_THREADS) {
-        bool equal[SHARE];
-        int slot[SHARE];
-#pragma unroll
-        for (int e = 0; e < SHARE; ++e) equal[e] = arrived.order(base + e * BOUND_THREADS + threadIdx.x) == order;
-        const int count = place_block<BOUND_THREADS>(equal, slot);
-#pragma unroll
-        for (int e = 0; e < SHARE; ++e)
-            if (equal[e] && next + slot[e] == older) oldest = Earlier::candidate(order, base + e * BOUND_THREADS + threadIdx.x);
-        next += count;
-    }
-    __syncthreads();
-    return oldest;
-}
-
-// The K-th best where at least K have arrived. It is in [low, high); in a step two pivots divide that: at first what normal
-// scores would have before and behind it; then where it would be if scores were spread evenly and the middle of the scores, or a few
-// candidates before and behind the former once few are left; every fourth time thirds of the numbers of scores, which end in any case.
-__device__ Candidate kth_best(const Arrived& arrived, const Present& present) {
-    __shared__ int2 memory[2][BOUND_WARPS];
-    OfWarps<int2> of_warps = {memory};
-    unsigned low = present.least, high = present.most + 1;
-    int from_low = present.count, from_high = 0;  // candidates from there on
-    for (int step = 0; from_low - from_high > FEW && high - low > 1; ++step) {
-        const float between = from_low - from_high, here = from_low - K + 0.5f, margin = 0.35f * FEW;
-        unsigned pivot, pivot2;
-        if (step == 0) {
-            const float beside = 3.0f * sqrtf(K);
-            pivot = ordered(exceeded_by((K + beside) / present.count, present));
-            pivot2 = ordered(exceeded_by((K - beside) / present.count, present));
-        } else if (step % 4 == 0) {
-            pivot = low + (high - low) / 3;
-            pivot2 = low + (high - low) / 3 * 2;
-        } else if (between < 16 * FEW) {
-            pivot = on_the_way(low, high, (here - margin) / between);
-            pivot2 = on_the_way(low, high, (here + margin) / between);
-        } else {
-            pivot = on_the_way(low, high, here / between);
-            pivot2 = on_the_way(low, high, 0.5f);
-        }
-        pivot = Greatest()(Least()(pivot, high - 1), low + 1);
-        pivot2 = Greatest()(Least()(pivot2, high - 1), low + 1);
-        if (pivot2 < pivot) {
-            const unsigned lower = pivot2;
-            pivot2 = pivot;
-            pivot = lower;
-        }
-        int2 from = {0, 0};
-        arrived.each_order([&](unsigned order, int, int) { from.x += order >= pivot ? 1 : 0, from.y += order >= pivot2 ? 1 : 0; });
-        from = of_warps.sum({sum_warp(from.x), sum_warp(from.y)}, [](int2 x, int2 y) { return int2{x.x + y.x, x.y + y.y}; });
-        if (from.y >= K) {
-            low = pivot2, from_low = from.y;
-        } else if (from.x >= K) {
-            low = pivot, from_low = from.x, high = pivot2, from_high = from.y;
-        } else {
-            high = pivot, from_high = from.x;
-        }
-    }
-    if (from_low - from_high <= FEW) return best_of_few(arrived, low, high - 1, K - 1 - from_high);
-    return oldest_of(arrived, low, K - 1 - from_high);
-}
-
-// The scores above the lower end of tau's bracket, as whole numbers: every warp has those of its share of what is held.
-struct AboveWhole {
-    const Arrived& arrived;
     const Scale& scale;
-    const int* mine;
-    int count;
-    OfWarps<WholeTotal>& of_warps;
 
     __device__ WholeTotal total(int t) const {
         WholeTotal sum = {0, 0};
-        sum.add<32>(mine, count, threadIdx.x % 32, t, scale.one);
-        for (int base = HELD; base < arrived.all.count; base += 8 * BOUND_THREADS) {
-            float u[8];
-            int x[8];
-            arrived.all.load<BOUND_THREADS>(base + threadIdx.x, u);
-#pragma unroll
-            for (int e = 0; e < 8; ++e) x[e] = Earlier::order(u[e]) != 0 ? scale.whole(u[e]) : 0;
+#pragma unroll 1
+        for (int base = 0; base < count; base += PADDED) {
+            const int4 a = *reinterpret_cast<const int4*>(whole + ListArrived::index<OneWarp>(base, 0));
+            const int4 b = *reinterpret_cast<const int4*>(whole + ListArrived::index<OneWarp>(base, 4));
+            const int x[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
             sum.add(x, t, scale.one);
         }
-        return of_warps.sum({sum_warp(sum.sum), sum_warp(sum.fractional)}, [](const WholeTotal& x, const WholeTotal& y) -> WholeTotal {
+        return {sum_warp(sum.sum), sum_warp(sum.fractional)};
+    }
+};
+
+// Those of all, for the block.
+struct AllWhole {
+    const AllArrived& arrived;
+    const Scale& scale;
+
+    __device__ WholeTotal total(int t) const {
+        WholeTotal sum = {0, 0};
+        each<AllWarps>(arrived, [&](const float(&u)[AT_A_TIME], int) {
+            int x[AT_A_TIME];
+#pragma unroll
+            for (int e = 0; e < AT_A_TIME; ++e) x[e] = Earlier::is_candidate(u[e]) ? scale.whole(u[e]) : 0;
+            sum.add(x, t, scale.one);
+        });
+        const WholeTotal of_warp = {sum_warp(sum.sum), sum_warp(sum.fractional)};
+        return AllWarps::reduce(of_warp, [](const WholeTotal& x, const WholeTotal& y) -> WholeTotal {
             return {x.sum + y.sum, x.fractional + y.fractional};
         });
     }
 };
 
-// Moves whole numbers of the scores above `low` to the front of a warp's share of what is held; returns how many there are.
-__device__ int keep_above(const Scale& scale, double low, unsigned* held, int count) {
-    const int lane = threadIdx.x % 32;
-    const unsigned least = static_cast<unsigned>(least_above(low) >> 32);
-    int next = 0;
-#pragma unroll 1
-    for (int base = 0; base < count; base += 128) {
-        unsigned order[4];
-#pragma unroll
-        for (int e = 0; e < 4; ++e) order[e] = base + e * 32 + lane < count ? held[base + e * 32 + lane] : 0;
-        __syncwarp();
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-            const unsigned above = __ballot_sync(FULL_WARP, order[e] >= least);
-            if (order[e] >= least) held[next + __popc(above & ((1u << lane) - 1))] = order[e];
-            next += __popc(above);
-        }
-        __syncwarp();
-    }
-    for (int i = lane; i < next; i += 32) held[i] = scale.whole(score_of_order(held[i]));
-    __syncwarp();
-    return next;
-}
-
-// All as doubles.
+// All as doubles, for the block.
 struct AllDouble {
-    const Arrived& arrived;
-    OfWarps<Total>& of_warps;
+    const AllArrived& arrived;
 
     __device__ Total total(double t) const {
         Total sum = {0.0, 0, 0};
-        arrived.each_order([&](unsigned order, int, int) {
-            if (order != 0) sum.add(score_of_order(order), t);
+        each<AllWarps>(arrived, [&](const float(&u)[AT_A_TIME], int) {
+#pragma unroll
+            for (int e = 0; e < AT_A_TIME; ++e)
+                if (Earlier::is_candidate(u[e])) sum.add(u[e], t);
         });
-        return of_warps.sum(sum_warp(sum), [](Total x, const Total& y) {
+        return AllWarps::reduce(sum_warp(sum), [](Total x, const Total& y) {
             x.add(y);
             return x;
         });
     }
 };
 
-// tau where more than K have arrived, in [v − 1, v], v being the K-th best score: near the middle, as a gate is 1/2 on average in
-// the range in which it is fractional. Overwrites what is held.
-__device__ double tau_of_all(const Arrived& arrived, double v) {
-    __shared__ Total memory[2][BOUND_WARPS];
-    __shared__ WholeTotal whole_memory[2][BOUND_WARPS];
-    const double low = v - 1.0, high = v;
-    if (!(low < high)) return low;
-    const Scale scale(low, high);
-    if (!scale.is_used()) {
-        OfWarps<Total> of_warps = {memory};
-        return root(AllDouble{arrived, of_warps}, low, high, low);
-    }
-    __syncthreads();  // orders have been read
-    OfWarps<WholeTotal> of_warps = {whole_memory};
-    const int here = Least()(arrived.all.count, HELD), share = (here + BOUND_WARPS - 1) / BOUND_WARPS;
-    const int first = Least()(static_cast<int>(threadIdx.x / 32) * share, here), end = Least()(first + share, here);
-    unsigned* mine = arrived.held + first;
-    const int count = keep_above(scale, low, mine, end - first);
-    return whole_root(AboveWhole{arrived, scale, reinterpret_cast<const int*>(mine), count, of_warps}, scale.whole(low),
-                      scale.whole(high), scale.one / 2);
+// tau of all where more than K have arrived, in [v − 1, v], v being the K-th best score.
+__device__ __forceinline__ double tau_of_all(const AllArrived& arrived, double v, float guess) {
+    const double low = v - 1.0;
+    if (!(low < v)) return low;
+    const Scale scale(low, v);
+    if (!scale.is_used()) return root(AllDouble{arrived}, low, v, low);
+    return whole_root(AllWhole{arrived, scale}, scale.whole(low), scale.whole(v), scale.whole(guess));
 }
 
-extern "C" __global__ void __launch_bounds__(BOUND_THREADS) plan_bounds(const __grid_constant__ Arguments a) {
+// Below tau: the bound of a list, or where all are listed the least of them less 1.
+__device__ __forceinline__ double below_tau_of_list(int count, float bound, const BoundMemory& memory) {
+    if (bound != -INFINITY_F) return bound;
+    float least = INFINITY_F;
+    for (int i = threadIdx.x; i < count; i += BOUND_THREADS) least = fminf(least, memory.scores[i]);
+    const unsigned order = AllWarps::reduce(__reduce_min_sync(FULL_WARP, ordered(least)), Least());
+    return score_of_order(order) - 1.0;
+}
+
+// tau of a list's whole numbers, by a warp; NaN if their origin is above tau, or tau too far above it for whole numbers.
+__device__ __forceinline__ double tau_of_list(const ListWhole& list, int end) {
+    const double none = __longlong_as_double(-1);
+    const WholeTotal at = list.total(0);
+    const long long rest = at.sum - static_cast<long long>(K) * list.scale.one;
+    if (rest < 0) return none;
+    const int guess = __float2int_rd(fminf(__fdividef(static_cast<float>(rest), static_cast<float>(at.fractional)), 0x1p29f));
+    const double tau = whole_root(list, 0, end, guess);
+    return list.scale.reaches(tau) && tau < list.scale.origin + list.scale.unit * (end - 1) ? tau : none;
+}
+
+// Blocks of a multiprocessor, as shared memory allows. 64 registers are enough on sm_90 alone.
+constexpr int MOST_BOUND_BLOCKS = __CUDA_ARCH__ == 900 ? 8 : 7;
+constexpr int BOUND_BLOCKS = LISTED <= 2560 ? MOST_BOUND_BLOCKS : LISTED <= 3584 ? 7 : 2;
+
+extern "C" __global__ void __launch_bounds__(BOUND_THREADS, BOUND_BLOCKS) plan_bounds(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
-    __shared__ alignas(16) unsigned held[HELD];
+    extern __shared__ __align__(16) unsigned char shared_memory[];
+    BoundMemory& memory = *reinterpret_cast<BoundMemory*>(shared_memory);
+    __shared__ Candidate found_kth;
+    __shared__ double found_tau;
     Sequence s;
     int chunk;
     if (!find_block<CHUNK>(a, blockIdx.x, s, chunk)) return;
-    const int g = blockIdx.y;
-    const int t = chunk * CHUNK + threadIdx.x;
-    const bool arrives = arriving(a, s, g, t) != 0;  // at the query that a thread has, which is none beyond the chunk
-    const Arrived arrived = {Earlier(a, s, g, chunk + 1), held};
-    const Present present = load_all(arrived);
-    const Candidate kth = present.count < K ? 0 : kth_best(arrived, present);
-    const double tau = present.count > K ? tau_of_all(arrived, score_of(kth)) : -INFINITY_F;
-    if (threadIdx.x == 0) write_state(a, g, kth, tau, present.count);
-    if (threadIdx.x < CHUNK) write_first_expiry(a, s, g, t, arrives);
+    const int g = blockIdx.y, warp = threadIdx.x / 32;
+    const long long bound_at = bound_index(a, s, g, chunk);
+    for (int t = chunk * CHUNK + threadIdx.x; t < (chunk + 1) * CHUNK; t += BOUND_THREADS)
+        write_first_expiry(a, s, g, t, arriving(a, s, g, t) != 0);
+
+    const Earlier earlier = Earlier::all(a, s, g, (chunk + 1) * CHUNK);
+    const AllArrived all = {earlier};
+    const Sample sample(earlier);
+    const Sample::Guess guess = sample.tau();
+    const float bound = guess.below;
+    if (threadIdx.x == 0) memory.normal = sample.normal, memory.tau = guess.tau;
+    int2* listed = Earlier::list_of(a, bound_at);
+    const Counts counts = list_above(earlier, bound, memory.scores, listed);
+    Candidate kth = 0;
+    double tau = -INFINITY_F;
+    if (counts.all >= K) {
+        const bool has_kth = counts.listed >= K;
+        bool has_tau = false;
+        if (has_kth) {
+            const double low = below_tau_of_list(counts.listed, bound, memory), high = low + 4.0;
+            const Scale scale(low, high);
+            for (int i = threadIdx.x; i < padded(counts.listed); i += BOUND_THREADS)
+                memory.whole[i] = i < counts.listed ? scale.whole(memory.scores[i]) : 0;
+            __syncthreads();
+            if (warp == 0) {
+                kth = kth_best<OneWarp>(ListArrived{memory.scores, listed, counts.listed}, counts.listed, bound, memory);
+                if (threadIdx.x == 0) found_kth = kth;
+            } else if (warp == 1 && counts.all > K && scale.is_used()) {
+                tau = tau_of_list({memory.whole, counts.listed, scale}, scale.whole(high));
+                if (threadIdx.x == 32) found_tau = tau;
+            }
+            __syncthreads();
+            kth = found_kth;
+            has_tau = counts.all > K && scale.is_used() && found_tau == found_tau;
+            if (has_tau) tau = Least()(found_tau, static_cast<double>(score_of(kth)));
+        } else {
+            kth = kth_best<AllWarps>(all, counts.all, -INFINITY_F, memory);
+        }
+        if (counts.all > K && !has_tau) tau = tau_of_all(all, score_of(kth), memory.tau);
+    }
+    if (threadIdx.x > 0) return;
+    write_state(a, bound_at, kth, tau, counts.all);
+    a.listed_count[bound_at] = bound <= tau ? counts.listed : -1;  // all above tau are listed
 }

@@ -1,47 +1,79 @@
-// Who arrived before a chunk, from the scores themselves. Short chunks are for short sequences, of which a block goes over
-// every score again for each question: no lists are sorted, and nothing waits for them.
+// Who arrived before a chunk, from the scores themselves: those that plan_bounds listed, or all where there is no list.
 struct Earlier {
-    const float* scores;
+    const float* scores;  // `stride` apart: of keys, or of a list's pairs of a score and the bits of its key, in order of arrival
     long long stride;
-    int count;  // keys that have left the window, sinks among them
+    bool listed;
+    int count;  // of the list, or keys that have left the window, sinks among them
 
-    __device__ Earlier(const Arguments& a, const Sequence& s, int g, int chunk)
-        : scores(scores_of(a, s, g)), stride(score_stride(a)),
-          count(Greatest()(Least()(chunk * CHUNK, s.length) - WINDOW, 0)) {}
-
-    // The score of key j, NaN if it is a sink or has not left the window.
-    __device__ float score(int j) const {
-        return SINKS <= j && j < count ? scores[j * stride] : __int_as_float(0x7fffffff);
+    // Everyone who arrived before a query.
+    __device__ static Earlier all(const Arguments& a, const Sequence& s, int g, int query) {
+        return {scores_of(a, s, g), score_stride(a), false, Greatest()(Least()(query, s.length) - WINDOW, 0)};
     }
 
-    // Those of every STEP-th key from j on. What decides on scores comes after loading them, so that loads overlap.
+    __device__ Earlier(const float* scores, long long stride, bool listed, int count)
+        : scores(scores), stride(stride), listed(listed), count(count) {}
+
+    __device__ Earlier(const Arguments& a, const Sequence& s, int g, int chunk) : Earlier(all(a, s, g, chunk * CHUNK)) {
+        if (chunk == 0) return;
+        const long long before = bound_index(a, s, g, chunk) - 1;
+        if (a.listed_count[before] < 0) return;
+        scores = reinterpret_cast<const float*>(list_of(a, before));
+        stride = 2;
+        listed = true;
+        count = a.listed_count[before];
+    }
+
+    // What plan_bounds lists after a chunk.
+    __device__ static int2* list_of(const Arguments& a, long long bound) { return reinterpret_cast<int2*>(a.listed) + bound * LISTED; }
+
+    // Sinks are among keys, not in lists.
+    __device__ int first() const { return listed ? 0 : SINKS; }
+
+    // The scores of every STEP-th from the i-th on, NaN if it is a sink or beyond the last. What decides on scores comes after loading
+    // them, so that loads overlap.
     template <int STEP, int COUNT>
-    __device__ void load(int j, float (&u)[COUNT]) const {
-        const float* at = scores + j * stride;
+    __device__ void load(int i, float (&u)[COUNT]) const {
+        const float* at = scores + i * stride;
 #pragma unroll
         for (int e = 0; e < COUNT; ++e, at += STEP * stride)
-            u[e] = SINKS <= j + e * STEP && j + e * STEP < count ? *at : __int_as_float(0x7fffffff);
+            u[e] = first() <= i + e * STEP && i + e * STEP < count ? *at : __int_as_float(0x7fffffff);
     }
 
-    // The order of a score, 0 if the key is no candidate.
-    __device__ static unsigned order(float score) { return score == score && score != -INFINITY_F ? ordered(score) : 0; }
+    // The same, sooner where scores lie side by side and none is beyond.
+    template <int STEP, int COUNT>
+    __device__ void load_run(int i, float (&u)[COUNT]) const {
+        if (stride != 1 || i < first() || i + (COUNT - 1) * STEP >= count) return load<STEP>(i, u);
+#pragma unroll
+        for (int e = 0; e < COUNT; ++e) u[e] = scores[i + e * STEP];
+    }
 
-    __device__ static Candidate candidate(unsigned order, int j) {
-        return order == 0 ? 0 : static_cast<Candidate>(order) << 32 | ~static_cast<unsigned>(j + WINDOW);
+    // The key of one of them.
+    __device__ int key(int i) const { return listed ? __float_as_int(scores[2 * i + 1]) : i; }
+
+    // Whether a score is one of a candidate.
+    __device__ static bool is_candidate(float score) { return score > -INFINITY_F; }  // nor NaN
+
+    __device__ static Candidate candidate(float score, int key) {
+        return is_candidate(score) ? static_cast<Candidate>(ordered(score)) << 32 | ~static_cast<unsigned>(key + WINDOW) : 0;
     }
 
     // Adds a lane's share of all.
     __device__ void add(double t, Total& total) const {
-        for (int j = threadIdx.x % 32; j < count; j += 32) total.add(score(j), t);  // of NaN nothing
+        for (int i = threadIdx.x % 32; i < count; i += 32) {
+            float u[1];
+            load<32>(i, u);
+            total.add(u[0], t);  // of NaN nothing
+        }
     }
 
     // The least score of a thread's share.
     template <int THREADS>
     __device__ double least() const {
         double least = INFINITY_F;
-        for (int j = threadIdx.x; j < count; j += THREADS) {
-            const float u = score(j);
-            if (order(u) != 0) least = Least()(least, static_cast<double>(u));
+        for (int i = threadIdx.x; i < count; i += THREADS) {
+            float u[1];
+            load<THREADS>(i, u);
+            if (is_candidate(u[0])) least = Least()(least, static_cast<double>(u[0]));
         }
         return least;
     }
@@ -56,13 +88,14 @@ __device__ int gather(const Earlier& earlier, Candidate least, Candidate* to) {
     int next = 0;
     for (int base = 0; base < earlier.count; base += AT_ONCE * THREADS) {
         float u[AT_ONCE];
+        int slot[AT_ONCE];
         Candidate c[AT_ONCE];
         bool keep[AT_ONCE];
-        int slot[AT_ONCE];
         earlier.load<THREADS>(base + threadIdx.x, u);
 #pragma unroll
         for (int e = 0; e < AT_ONCE; ++e) {
-            c[e] = Earlier::candidate(Earlier::order(u[e]), base + e * THREADS + threadIdx.x);
+            const int i = base + e * THREADS + threadIdx.x;
+            c[e] = Earlier::candidate(u[e], i < earlier.count ? earlier.key(i) : 0);
             keep[e] = c[e] >= least;
         }
         const int kept = place_block<THREADS>(keep, slot);

@@ -134,9 +134,13 @@ __device__ __forceinline__ int place_block(const bool (&keep)[SHARE], int (&slot
     return __shfl_sync(FULL_WARP, end, 31);
 }
 
+// Where the state after a chunk is.
+__device__ __forceinline__ long long bound_index(const Arguments& a, const Sequence& s, int g, int chunk) {
+    return static_cast<long long>(g) * block_count<CHUNK>(a) + first_block<CHUNK>(a, s) + chunk;
+}
+
 // The state after a chunk: the K-th best candidate (0 while fewer have arrived), tau, the number that have arrived.
-__device__ __forceinline__ void write_state(const Arguments& a, int g, Candidate kth, double tau, int arrived) {
-    const long long index = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
+__device__ __forceinline__ void write_state(const Arguments& a, long long index, Candidate kth, double tau, int arrived) {
     a.bound_kth[index] = kth;
     // Where f is K at more than one t, tau is the greatest of them: the K-th best score less 1.
     a.bound_tau[index] = arrived > K ? Greatest()(tau, score_of(kth) - 1.0) : tau;

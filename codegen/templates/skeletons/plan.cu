@@ -11,6 +11,8 @@
 <% include "pieces/topk_bounds_lists.cu" %>
 <% include "pieces/topk_earlier_lists.cu" %>
 <% else %><% include "pieces/topk_earlier_scores.cu" %>
+<% include "pieces/topk_bounds_sample.cu" %>
+<% include "pieces/topk_bounds_kth.cu" %>
 <% include "pieces/topk_bounds_scores.cu" %>
 <% endif %><% include "pieces/topk_expiry.cu" %>
 <% include "pieces/topk_tau.cu" %>

@@ -1,8 +1,8 @@
 // SparsekValue, plan: bf16, head dimension 128, k 512, window 512, groups of 4 query heads
 //
-// schedule  chunks of 1024 queries
+// schedule  chunks of 512 queries
 // target    sm_90a, instructions of sm80
-// input     5c64c2ce377cf15d
+// input     929d4b19897388bd
 #include <cuda_bf16.h>
 
 typedef __nv_bfloat16 elem;
@@ -15,9 +15,9 @@ constexpr bool HAS_TOPK = true;
 constexpr int WINDOW = 512;
 constexpr int SINKS = 0;
 constexpr int GROUP = 4;  // query heads of a key-value head
-constexpr int CHUNK = 1024;  // queries of a chunk of the plan
-constexpr int CHUNK_KEYS = 1536;  // keys of a chunk's list, at most
-constexpr int EXPIRY_THREADS = 256;  // of a block of plan_expiry
+constexpr int CHUNK = 512;  // queries of a chunk of the plan
+constexpr int CHUNK_KEYS = 1024;  // keys of a chunk's list, at most
+constexpr int EXPIRY_THREADS = 128;  // of a block of plan_expiry
 
 // The one parameter of every entry: tensors with their strides in elements, buffers, sizes.
 struct Arguments {
@@ -270,9 +270,13 @@ __device__ __forceinline__ int place_block(const bool (&keep)[SHARE], int (&slot
     return __shfl_sync(FULL_WARP, end, 31);
 }
 
+// Where the state after a chunk is.
+__device__ __forceinline__ long long bound_index(const Arguments& a, const Sequence& s, int g, int chunk) {
+    return static_cast<long long>(g) * block_count<CHUNK>(a) + first_block<CHUNK>(a, s) + chunk;
+}
+
 // The state after a chunk: the K-th best candidate (0 while fewer have arrived), tau, the number that have arrived.
-__device__ __forceinline__ void write_state(const Arguments& a, int g, Candidate kth, double tau, int arrived) {
-    const long long index = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
+__device__ __forceinline__ void write_state(const Arguments& a, long long index, Candidate kth, double tau, int arrived) {
     a.bound_kth[index] = kth;
     // Where f is K at more than one t, tau is the greatest of them: the K-th best score less 1.
     a.bound_tau[index] = arrived > K ? Greatest()(tau, score_of(kth) - 1.0) : tau;
@@ -947,7 +951,7 @@ extern "C" __global__ void __launch_bounds__(32) plan_bounds(const __grid_consta
         ListedCandidates candidates = {a, lists, kept, last};
         tau = root_of_lists(candidates, score_of(kth) - 1.0, score_of(kth));
     }
-    if (threadIdx.x == 0) write_state(a, g, kth, tau, arrived.count);
+    if (threadIdx.x == 0) write_state(a, bound_index(a, s, g, chunk), kth, tau, arrived.count);
 }
 
 // Who arrived before a chunk, from the sorted lists.

@@ -2,7 +2,7 @@
 //
 // schedule  tile q 128, kv 64; warps 12; stages 4; sm90
 // target    sm_90a, instructions of sm90
-// input     c3520abba9407758
+// input     c8e27c295c6bd418
 #include <cuda_bf16.h>
 
 typedef __nv_bfloat16 elem;
@@ -15,8 +15,8 @@ constexpr bool HAS_TOPK = true;
 constexpr int WINDOW = 512;
 constexpr int SINKS = 0;
 constexpr int GROUP = 4;  // query heads of a key-value head
-constexpr int CHUNK = 1024;  // queries of a chunk of the plan
-constexpr int CHUNK_KEYS = 1536;  // keys of a chunk's list, at most
+constexpr int CHUNK = 512;  // queries of a chunk of the plan
+constexpr int CHUNK_KEYS = 1024;  // keys of a chunk's list, at most
 constexpr int TILE_Q = 128;  // rows of the tile that stays
 constexpr int TILE_KV = 64;  // rows of a streamed tile
 constexpr int WARPS = 12;
@@ -42,8 +42,8 @@ constexpr int SLICE = 128;  // columns of d_k and d_v that a block accumulates
 constexpr int PARTIAL = 260;  // numbers that a span leaves for a key
 constexpr int PARTIAL_V = 128;  // where those of d_v start
 constexpr int PARTIAL_SUMS = 256;  // where those of sums start
-constexpr int SPAN = 2048;  // queries of a span
-constexpr int SPAN_KEYS = 2560;  // keys of a span's list, at most
+constexpr int SPAN = 1024;  // queries of a span
+constexpr int SPAN_KEYS = 1536;  // keys of a span's list, at most
 constexpr int FILLED_TILES = 4;  // tiles that a span's list mostly has
 constexpr int COLLECTING = 72;  // blocks of a span that collect
 
