@@ -121,18 +121,9 @@ impl TopK {
                 "; a smaller k or a larger chunk needs fewer",
             ));
         }
-        if has_lists(self.chunk) {
-            launches.push(launch("plan_bounds", chunks, 32, 0));
-        } else {
-            let listed = u64::from(self.listed());
-            buffers.extend([
-                scratch("listed", Scalar::U64, &[hkv, chunks, Factor::Literal(listed)]),
-                scratch("listed_count", Scalar::I32, &[hkv, chunks]),
-            ]);
-            // A list's scores, the same as whole numbers, few candidates, their number and a sample's.
-            let shared = self.fits("plan", 8 * listed + 8 * 64 + 24)?;
-            launches.push(launch("plan_bounds", chunks, 128, shared));
-        }
+        let (listed, bounds) = self.bounds()?;
+        buffers.extend(listed);
+        launches.extend(bounds);
         launches.extend([
             launch("plan_expiry", chunks, threads, members),
             launch("plan_tau", chunks, self.chunk.min(256), 0),
@@ -140,10 +131,27 @@ impl TopK {
         Ok((buffers, launches))
     }
 
-    /// Scores that `plan_bounds` of short chunks lists of those before the end of a chunk, at most: usual ones have K to
-    /// twice as many above tau, and some are taken that are not.
+    /// The state after every chunk, by a warp that searches sorted lists, or by a block that lists the scores above a
+    /// bound, which the next chunk's launches go over: pairs of a score and its key.
+    fn bounds(&self) -> Result<Step, Error> {
+        let (chunks, listed) = (Factor::Blocks(u64::from(self.chunk)), u64::from(self.listed()));
+        if has_lists(self.chunk) {
+            return Ok((Vec::new(), vec![launch("plan_bounds", chunks, 32, 0)]));
+        }
+        let buffers = vec![
+            scratch("listed", Scalar::U64, &[Factor::Hkv, chunks, Factor::Literal(listed)]),
+            scratch("listed_count", Scalar::I32, &[Factor::Hkv, chunks]),
+        ];
+        // A list's scores, the same as whole numbers, few candidates, their number and what a sample says.
+        let shared = self.fits("plan", 8 * listed + 8 * 64 + 24)?;
+        Ok((buffers, vec![launch("plan_bounds", chunks, 128, shared)]))
+    }
+
+    /// Scores that `plan_bounds` of short chunks lists at most: of normal ones with deviation 1 up to 2.4 · K are above
+    /// tau, and some are taken that are not.
     pub(crate) fn listed(&self) -> u32 {
-        (5 * self.kept() / 2 + 1024).next_multiple_of(256).min(MOST_LISTED)
+        let usual = (self.kept().saturating_mul(5) / 2).saturating_add(1024);
+        usual.min(MOST_LISTED).next_multiple_of(256)
     }
 
     /// Threads of a block of `plan_expiry`: one for each query of short chunks, of which a block works on few, one for
@@ -327,6 +335,17 @@ mod tests {
         assert_eq!(launches(256)?, (false, short.to_vec()));
         assert_eq!(launches(512)?, (true, long.collect()));
         Ok(())
+    }
+
+    #[test]
+    fn lists_hold_more_than_is_kept() {
+        let listed = |k| TopK { k: Some(k), sinks: 0, chunk: 256 }.listed();
+        for k in [1, 64, 512, 1024, 4096] {
+            // Whole rows of what a warp takes at a time.
+            assert!(listed(k) > k + 1000 && listed(k) % 256 == 0, "k {k}: {}", listed(k));
+        }
+        assert_eq!(listed(512), 2304);
+        assert_eq!(listed(8192), MOST_LISTED);
     }
 
     #[test]
