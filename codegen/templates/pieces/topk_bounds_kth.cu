@@ -65,11 +65,10 @@ __device__ __forceinline__ unsigned on_the_way(unsigned low, unsigned high, floa
     return ordered(from + share * (to - from));
 }
 
-// The best candidate of some that lie in [low, high], but for so many that are better; at most FEW. Keys are fetched of the found
-// one alone: as what is listed is in order of arrival, places in the list order equal scores as arrivals do.
+// The best candidate of some whose orders lie in [low, high), but for so many that are better; at most FEW. Keys are fetched of the
+// found one alone: as what is listed is in order of arrival, places in the list order equal scores as arrivals do.
 template <class Team, class Arrived>
 __device__ __forceinline__ Candidate best_of_few(const Arrived& arrived, unsigned low, unsigned high, int better, BoundMemory& memory) {
-    const float from = score_of_order(low), to = score_of_order(high);
     const unsigned lower = (1u << threadIdx.x % 32) - 1;
     constexpr bool IS_WARP = Team::THREADS == 32;
     int of_warp = 0;
@@ -79,12 +78,13 @@ __device__ __forceinline__ Candidate best_of_few(const Arrived& arrived, unsigne
     each<Team>(arrived, [&](const float(&u)[AT_A_TIME], int base) {
 #pragma unroll
         for (int e = 0; e < AT_A_TIME; ++e) {
-            const bool between = from <= u[e] && u[e] <= to;
+            const unsigned order = ordered(u[e]);
+            const bool between = low <= order && order < high;
             const unsigned lanes = __ballot_sync(FULL_WARP, between);
             if (lanes == 0) continue;
             const unsigned place = Arrived::template index<Team>(base, e);
             const int slot = Team::reserve(taken, __popc(lanes)) + __popc(lanes & lower);
-            if (between) memory.few[slot] = static_cast<Candidate>(ordered(u[e])) << 32 | ~place;
+            if (between) memory.few[slot] = static_cast<Candidate>(order) << 32 | ~place;
         }
     });
     Team::wait();
@@ -149,7 +149,7 @@ __device__ __forceinline__ Candidate kth_best(const Arrived& arrived, int count,
     for (int step = 0; from_low - from_high > FEW && high - low > 1; ++step) {
         if (step > 0 && (low == LEAST || high == NONE)) {
             const uint2 ends = ends_of<Team>(arrived);
-            low = Greatest()(low, ends.x), high = ends.y + 1;
+            low = Greatest()(low, ends.x), high = Least()(high, ends.y + 1);
         }
         const float between = from_low - from_high, here = from_low - K + 0.5f, margin = 0.35f * FEW;
         unsigned pivot, pivot2;
@@ -189,6 +189,6 @@ __device__ __forceinline__ Candidate kth_best(const Arrived& arrived, int count,
             high = pivot, from_high = counts.x;
         }
     }
-    if (from_low - from_high <= FEW) return best_of_few<Team>(arrived, low, high - 1, K - 1 - from_high, memory);
+    if (from_low - from_high <= FEW) return best_of_few<Team>(arrived, low, high, K - 1 - from_high, memory);
     return oldest_of<Team>(arrived, low, K - 1 - from_high, memory);
 }

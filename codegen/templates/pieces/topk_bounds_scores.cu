@@ -200,5 +200,6 @@ extern "C" __global__ void __launch_bounds__(BOUND_THREADS, BOUND_BLOCKS) plan_b
     }
     if (threadIdx.x > 0) return;
     write_state(a, bound_at, kth, tau, counts.all);
-    a.listed_count[bound_at] = bound <= tau ? counts.listed : -1;  // all above tau are listed
+    // All above tau are listed and, where scores are so large that one less is the same, the K-th best too.
+    a.listed_count[bound_at] = bound <= tau && (bound == -INFINITY_F || counts.listed >= K) ? counts.listed : -1;
 }
