@@ -40,6 +40,16 @@ impl Instance {
 
     /// Every module lowered for a target, with the compiler's own schedule.
     pub(crate) fn plans(&self, target: &Target) -> Result<(Schedule, Vec<KernelPlan>), Error> {
+        self.lower(target, None, &Module::ALL)
+    }
+
+    /// Modules lowered with the compiler's own schedule, or one of another chunk.
+    fn lower(
+        &self,
+        target: &Target,
+        chunk: Option<u32>,
+        modules: &[Module],
+    ) -> Result<(Schedule, Vec<KernelPlan>), Error> {
         let instance = self.kernel.instance();
         let given = instance.program.inputs.iter().map(|input| Given {
             name: input.name.clone(),
@@ -53,10 +63,11 @@ impl Instance {
             group: self.group,
             given: given.collect(),
         };
-        let schedule =
+        let chosen =
             Schedule::choose(&problem, target, &Machine::of(target), &Workload::default())?;
-        let plan = |module| KernelPlan::new(module, &problem, &schedule, target);
-        Ok((schedule, Module::ALL.into_iter().map(plan).collect::<Result<_, _>>()?))
+        let schedule = Schedule { chunk: chunk.unwrap_or(chosen.chunk), ..chosen };
+        let plan = |module: &Module| KernelPlan::new(*module, &problem, &schedule, target);
+        Ok((schedule, modules.iter().map(plan).collect::<Result<_, _>>()?))
     }
 
     /// Every module as CUDA C, or `None` where the target has too little of something and the
@@ -92,6 +103,22 @@ impl Instance {
             Ok(None) => return Ended { refused: true, problems: Vec::new() },
             Err(problem) => return Ended { refused: false, problems: vec![problem] },
         };
+        Ended { refused: false, problems: self.problems_of(sources, target) }
+    }
+
+    /// The same of the plan alone, of such chunks.
+    pub(crate) fn compile_plan(&self, target: &Target, chunk: u32) -> Vec<String> {
+        let failed = |e: Error| vec![format!("{} for {target}, chunk {chunk}: {e}", self.label)];
+        let rendered = self.lower(target, Some(chunk), &[Module::Plan]).and_then(|(_, plans)| {
+            plans.into_iter().map(|plan| plan.cuda().map(|c| (plan, c.text))).collect()
+        });
+        match rendered {
+            Ok(sources) => self.problems_of(sources, target),
+            Err(e) => failed(e),
+        }
+    }
+
+    fn problems_of(&self, sources: Vec<(KernelPlan, String)>, target: &Target) -> Vec<String> {
         let nvrtc = Nvrtc::find().expect("`cargo xtask nvrtc` fetches NVRTC");
         let mut problems = Vec::new();
         for (plan, source) in sources {
@@ -109,7 +136,7 @@ impl Instance {
                 Err(e) => problems.push(format!("{label}: {e}\n{}", self.program())),
             }
         }
-        Ended { refused: false, problems }
+        problems
     }
 
     /// Compiles every module to PTX alone, which takes a third of the time and finds what is no

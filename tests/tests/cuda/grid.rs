@@ -103,6 +103,18 @@ fn usual_kernels_compile_for_every_target() {
     });
 }
 
+/// Plans of short chunks, which the usual length does not choose, go over scores instead of sorted lists.
+#[test]
+fn plans_of_short_chunks_compile_and_spill_nothing() {
+    let builtin = sparsek_kernels::builtin("sparsek-value").expect("a built-in kernel");
+    let program = builtin.program().expect("a built-in program loads");
+    let instance = |k| Instance::new(&program, &Spec::new(Elem::Bf16, 64).k(k).w(512), 4, false);
+    let hopper = Target::named("sm_90a").expect("it is known");
+    let mut all: Vec<_> = Target::ALL.map(|target| (instance(512), target, 256)).into();
+    all.push((instance(64), hopper, 128));
+    in_parallel(&all, |(instance, target, chunk)| instance.compile_plan(target, *chunk));
+}
+
 /// The whole of it takes an hour of processor time: `cargo test -p sparsek-tests --test cuda --
 /// --ignored`.
 #[test]
