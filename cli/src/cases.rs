@@ -125,7 +125,7 @@ fn with_geometry(
     });
     let mut kinds: Vec<Scores> = Scores::ALL.to_vec();
     if !generate::score_is_input(program) {
-        kinds.retain(|s| *s != Scores::NonFinite && *s != Scores::Huge);
+        kinds.retain(|s| s.suits_expressions());
     }
     let scores = kinds[rng.random_range(0..kinds.len())];
     let shape = Shape { batch, n, hq, hkv };

@@ -48,6 +48,10 @@ pub(super) fn case(seed: u64) -> Result<Case, Failure> {
         Scores::Equal,
         Scores::Ties,
         Scores::NonFinite,
+        Scores::Masked,
+        Scores::Zeros,
+        Scores::Bursts,
+        Scores::Tails,
     ];
     let scores = kinds[rng.random_range(0..kinds.len())];
     let cu_seqlens = (rng.random_range(0..3) == 0).then(|| {

@@ -34,6 +34,9 @@ const GOLDEN: &str = "tests/data";
 /// Checks of the kinds that are few and slow.
 const FEW: u64 = 8;
 
+/// Long sequences: more, for every kind of scores.
+const LONG: u64 = 16;
+
 /// What is to be checked.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -182,7 +185,7 @@ fn ids(settings: &Settings, golden: &BTreeMap<String, PathBuf>) -> Vec<Id> {
     if !settings.small {
         ids.extend(golden.keys().cloned().map(Id::Golden));
         ids.extend(seeds(1).map(Id::Million));
-        ids.extend(seeds(few).map(Id::Long));
+        ids.extend(seeds(LONG).map(Id::Long));
     }
     ids.extend(seeds(few).map(Id::Rows));
     ids.extend(seeds(few).map(Id::Repeat));

@@ -145,7 +145,7 @@ fn scores(program: &Program, rng: &mut StdRng) -> Scores {
     let mut kinds: Vec<Scores> = Scores::ALL.to_vec();
     if !generate::score_is_input(program) {
         // What is not finite would reach other expressions than the mask.
-        kinds.retain(|s| *s != Scores::NonFinite && *s != Scores::Huge);
+        kinds.retain(|s| s.suits_expressions());
     }
     kinds[rng.random_range(0..kinds.len())]
 }

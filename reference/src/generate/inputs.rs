@@ -25,11 +25,20 @@ pub enum Scores {
     /// Normal ones, a fifth of them NaN or −inf, and one +inf at most (fewer than k, or no threshold
     /// exists).
     NonFinite,
+    /// Normal ones, most of which are masked by −1e30, so that the K-th best may be a masked one. tau is one less then, which
+    /// is no float: gates do not sum to k.
+    Masked,
+    /// Negative ones and zeros of both signs, which are the best.
+    Zeros,
+    /// Normal ones, and every now and then 32 in a row that are higher: a sample of some says little of all.
+    Bursts,
+    /// Seventh powers of normal ones: a few are far above the rest.
+    Tails,
 }
 
 impl Scores {
-    /// Every kind, for tables and generators.
-    pub const ALL: [Scores; 10] = [
+    /// Every kind whose gates sum to k, for tables and generators.
+    pub const ALL: [Scores; 13] = [
         Scores::Normal(1.0),
         Scores::Normal(0.1),
         Scores::Normal(0.01),
@@ -40,7 +49,15 @@ impl Scores {
         Scores::Huge,
         Scores::Ties,
         Scores::NonFinite,
+        Scores::Zeros,
+        Scores::Bursts,
+        Scores::Tails,
     ];
+
+    /// Whether a program may compute with them: expressions of these stay finite.
+    pub fn suits_expressions(self) -> bool {
+        !matches!(self, Scores::NonFinite | Scores::Huge | Scores::Masked | Scores::Tails)
+    }
 
     fn one(self, rng: &mut StdRng, j: usize) -> f64 {
         let noise = normal(rng);
@@ -56,6 +73,12 @@ impl Scores {
                 1 => f64::NEG_INFINITY,
                 _ => noise,
             },
+            Scores::Masked if rng.random_range(0..20) > 0 => -1e30,
+            Scores::Masked => noise,
+            Scores::Zeros if noise > 0.0 => [0.0, -0.0][rng.random_range(0..2)],
+            Scores::Zeros => noise,
+            Scores::Bursts => noise + if j / 32 % 37 == 5 { 4.0 } else { 0.0 },
+            Scores::Tails => noise.powi(7),
         }
     }
 
