@@ -106,15 +106,24 @@ impl Instance {
         Ended { refused: false, problems: self.problems_of(sources, target) }
     }
 
-    /// The same of the plan alone, of such chunks.
+    /// The plan module of such chunks, and its CUDA C.
+    pub(crate) fn plan_of_chunk(
+        &self,
+        target: &Target,
+        chunk: u32,
+    ) -> Result<(KernelPlan, String), String> {
+        let failed = |e: Error| format!("{} for {target}, chunk {chunk}: {e}", self.label);
+        let (_, mut plans) = self.lower(target, Some(chunk), &[Module::Plan]).map_err(failed)?;
+        let plan = plans.remove(0);
+        let source = plan.cuda().map_err(failed)?;
+        Ok((plan, source.text))
+    }
+
+    /// Compiles it.
     pub(crate) fn compile_plan(&self, target: &Target, chunk: u32) -> Vec<String> {
-        let failed = |e: Error| vec![format!("{} for {target}, chunk {chunk}: {e}", self.label)];
-        let rendered = self.lower(target, Some(chunk), &[Module::Plan]).and_then(|(_, plans)| {
-            plans.into_iter().map(|plan| plan.cuda().map(|c| (plan, c.text))).collect()
-        });
-        match rendered {
-            Ok(sources) => self.problems_of(sources, target),
-            Err(e) => failed(e),
+        match self.plan_of_chunk(target, chunk) {
+            Ok(source) => self.problems_of(vec![source], target),
+            Err(problem) => vec![problem],
         }
     }
 
