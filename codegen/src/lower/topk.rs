@@ -209,8 +209,13 @@ impl TopK {
         ]);
         let shared = self.fits("tiles", 8 * self.chunk_capacity())?;
         let chunks = Factor::Blocks(u64::from(self.chunk));
-        let launches = vec![launch("tiles", chunks, self.chunk.min(512), shared)];
-        Ok((buffers, launches))
+        // A warp makes a tile's list; large groups have short tiles, too many for the warps of a block.
+        let in_chunk = self.chunk.div_ceil(positions);
+        let threads = self.chunk.min(if in_chunk > self.chunk.min(512) / 32 { 256 } else { 512 });
+        let parts = u64::from(in_chunk.div_ceil(threads / 32));
+        let mut launch = launch("tiles", chunks, threads, shared);
+        launch.grid[2] = Product::new(&[Factor::Literal(parts)]);
+        Ok((buffers, vec![launch]))
     }
 
     /// The threshold's share of the score gradient: after the sweep that writes `threshold_rows`, the

@@ -62,10 +62,10 @@ __device__ int gather(const Earlier& earlier, Candidate least, Candidate* to) {
     return next;
 }
 
-// Splits them into stable ones and movers, of which at most MOST are written; returns how many there are.
+// Splits them into stable ones and movers, of which at most MOST are written, downwards from two ends; returns how many there are.
 template <int THREADS, int MOST>
-__device__ int split_earlier(const Earlier& earlier, const Scale& scale, double low, double high, Stable& stable, float* movers,
-                             int* whole_movers) {
+__device__ int split_earlier(const Earlier& earlier, const Scale& scale, double low, double high, Stable& stable, float* end,
+                             int* whole_end) {
     __shared__ int4 moves[THREADS / 4];  // [x, y) and [z, w) of a list
     __shared__ int slots[THREADS / 4];
     const Lists& lists = earlier.lists;
@@ -105,8 +105,8 @@ __device__ int split_earlier(const Earlier& earlier, const Scale& scale, double 
                 const int first = r.y - r.x, both = first + r.w - r.z;
                 for (int e = threadIdx.x % 32; e < both; e += 32) {
                     const float u = score_of(__ldg(&sorted[e < first ? r.x + e : r.z + e - first]));
-                    movers[slots[m] + e] = u;
-                    whole_movers[slots[m] + e] = scale.whole(u);
+                    end[-1 - slots[m] - e] = u;
+                    whole_end[-1 - slots[m] - e] = scale.whole(u);
                 }
             }
         }

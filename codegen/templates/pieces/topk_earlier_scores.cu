@@ -13,14 +13,14 @@ struct Earlier {
     __device__ Earlier(const float* scores, long long stride, bool listed, int count)
         : scores(scores), stride(stride), listed(listed), count(count) {}
 
+    // Nothing branches on what is loaded here, so that what comes next is loaded beside it.
     __device__ Earlier(const Arguments& a, const Sequence& s, int g, int chunk) : Earlier(all(a, s, g, chunk * CHUNK)) {
-        if (chunk == 0) return;
         const long long before = bound_index(a, s, g, chunk) - 1;
-        if (a.listed_count[before] < 0) return;
-        scores = reinterpret_cast<const float*>(list_of(a, before));
-        stride = 2;
-        listed = true;
-        count = a.listed_count[before];
+        const int in_list = chunk > 0 ? a.listed_count[before] : -1;
+        listed = in_list >= 0;
+        scores = listed ? reinterpret_cast<const float*>(list_of(a, before)) : scores;
+        stride = listed ? 2 : stride;
+        count = listed ? in_list : count;
     }
 
     // What plan_bounds lists after a chunk.
@@ -107,10 +107,10 @@ __device__ int gather(const Earlier& earlier, Candidate least, Candidate* to) {
     return next;
 }
 
-// Splits them into stable ones and movers, of which at most MOST are written; returns how many there are.
+// Splits them into stable ones and movers, of which at most MOST are written, downwards from two ends; returns how many there are.
 template <int THREADS, int MOST>
-__device__ int split_earlier(const Earlier& earlier, const Scale& scale, double low, double high, Stable& stable, float* movers,
-                             int* whole_movers) {
+__device__ int split_earlier(const Earlier& earlier, const Scale& scale, double low, double high, Stable& stable, float* end,
+                             int* whole_end) {
     const Bracket bracket(low, high);
     Total mine = {0.0, 0, 0};  // of the stable, with Σ (u − high)
     int next = 0;
@@ -131,11 +131,10 @@ __device__ int split_earlier(const Earlier& earlier, const Scale& scale, double 
 #pragma unroll
         for (int e = 0; e < AT_ONCE; ++e) {
             if ((moves >> e & 1) == 0) continue;
-            if (slot < MOST) {
-                movers[slot] = u[e];
-                whole_movers[slot] = scale.whole(u[e]);
-            }
             ++slot;
+            if (slot > MOST) continue;
+            end[-slot] = u[e];
+            whole_end[-slot] = scale.whole(u[e]);
         }
         next += moving;
     }

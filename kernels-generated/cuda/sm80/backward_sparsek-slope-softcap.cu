@@ -581,8 +581,8 @@ __device__ __forceinline__ KeyPair key_pair(const Uniform& x, const Row& r, cons
 
 // The keys that queries [begin, end) of a tile see past their windows: of the chunk's keys those that are past the window at
 // `begin` and not expired there, ascending; first the ones that are seen to the tile's end, then those that expire within; and
-// then those that leave the window within the tile and are selected. A block makes the lists of the tiles that begin in a
-// chunk, a warp at a time that of a tile: whatever its first query sees past its window is among the chunk's keys.
+// then those that leave the window within the tile and are selected. A block, or several in z, makes the lists of the tiles that
+// begin in a chunk, a warp at a time that of a tile: whatever its first query sees past its window is among the chunk's keys.
 constexpr int CHUNK_TILES = (CHUNK + POSITIONS - 1) / POSITIONS;  // at most
 extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
@@ -604,7 +604,8 @@ extern "C" __global__ void __launch_bounds__(512) tiles(const __grid_constant__ 
 
     const long long first = static_cast<long long>(g) * block_count<POSITIONS>(a) + first_block<POSITIONS>(a, s);
     const int first_block_of_chunk = (chunk * CHUNK + POSITIONS - 1) / POSITIONS;
-    for (int tile = threadIdx.x / 32; tile < CHUNK_TILES; tile += blockDim.x / 32) {
+    const int warps = blockDim.x / 32;
+    for (int tile = blockIdx.z * warps + threadIdx.x / 32; tile < CHUNK_TILES; tile += gridDim.z * warps) {
         const int block = first_block_of_chunk + tile, begin = block * POSITIONS;
         if (begin >= min((chunk + 1) * CHUNK, s.length)) break;
         const int end = begin + POSITIONS < s.length ? begin + POSITIONS : s.length;

@@ -1018,10 +1018,10 @@ __device__ int gather(const Earlier& earlier, Candidate least, Candidate* to) {
     return next;
 }
 
-// Splits them into stable ones and movers, of which at most MOST are written; returns how many there are.
+// Splits them into stable ones and movers, of which at most MOST are written, downwards from two ends; returns how many there are.
 template <int THREADS, int MOST>
-__device__ int split_earlier(const Earlier& earlier, const Scale& scale, double low, double high, Stable& stable, float* movers,
-                             int* whole_movers) {
+__device__ int split_earlier(const Earlier& earlier, const Scale& scale, double low, double high, Stable& stable, float* end,
+                             int* whole_end) {
     __shared__ int4 moves[THREADS / 4];  // [x, y) and [z, w) of a list
     __shared__ int slots[THREADS / 4];
     const Lists& lists = earlier.lists;
@@ -1061,8 +1061,8 @@ __device__ int split_earlier(const Earlier& earlier, const Scale& scale, double 
                 const int first = r.y - r.x, both = first + r.w - r.z;
                 for (int e = threadIdx.x % 32; e < both; e += 32) {
                     const float u = score_of(__ldg(&sorted[e < first ? r.x + e : r.z + e - first]));
-                    movers[slots[m] + e] = u;
-                    whole_movers[slots[m] + e] = scale.whole(u);
+                    end[-1 - slots[m] - e] = u;
+                    whole_end[-1 - slots[m] - e] = scale.whole(u);
                 }
             }
         }
@@ -1293,13 +1293,12 @@ constexpr int UNSTABLE = CHUNK <= 512 ? 544 : 160;   // that a warp keeps, as sh
 
 // What a block knows of a chunk.
 struct ChunkScores {
-    const Earlier& earlier;  // who arrived before it,
-    Stable stable;           // and what they are between tau before it and after it
-    float* movers;
-    int moving;              // more than MOVERS: not all are there
-    const float* events;     // in time order
-    Scale scale;             // of the whole chunk
-    int *whole_movers, *whole_events;
+    const Earlier& earlier;   // who arrived before it,
+    Stable stable;            // and what they are between tau before it and after it
+    int moving;               // more than MOVERS: not all are there
+    const float* events;      // in time order; the movers are before the first
+    const int* whole_events;  // the same
+    Scale scale;              // of the whole chunk
 };
 
 // Whoever has arrived by an event; every lane of a warp gets the total.
@@ -1310,13 +1309,11 @@ struct ArrivedCandidates {
     __device__ Total total(double t) const {
         const int lane = threadIdx.x % 32;
         Total sum = {0.0, 0, 0};
-        if (chunk.moving <= MOVERS) {
-            if (lane == 0) chunk.stable.add(t, sum);
-            for (int i = lane; i < chunk.moving; i += 32) sum.add(chunk.movers[i], t);
-        } else {
-            chunk.earlier.add(t, sum);
-        }
-        for (int i = lane; i < events; i += 32) sum.add(chunk.events[i], t);
+        const bool has_movers = chunk.moving <= MOVERS;
+        if (!has_movers) chunk.earlier.add(t, sum);
+        else if (lane == 0) chunk.stable.add(t, sum);
+#pragma unroll 1  // registers are short
+        for (int i = lane - (has_movers ? chunk.moving : 0); i < events; i += 32) sum.add(chunk.events[i], t);
         return sum_warp(sum);
     }
 };
@@ -1331,8 +1328,7 @@ struct ArrivedWhole {
     __device__ WholeTotal total(int t) const {
         const int lane = threadIdx.x % 32;
         WholeTotal sum = {0, 0};
-        sum.add<32>(chunk.whole_movers, chunk.moving, lane, t, scale.one);
-        sum.add<32>(chunk.whole_events, events, lane, t, scale.one);
+        sum.add<32>(chunk.whole_events, events, lane - chunk.moving, t, scale.one);
         const int fractional = chunk.stable.fractional;
         return {sum_warp(sum.sum) + of_stable - static_cast<long long>(fractional) * t, sum_warp(sum.fractional) + fractional};
     }
@@ -1374,21 +1370,17 @@ __device__ int split(const ChunkScores& chunk, int events, const Scale& scale, d
     int saturated = 0, fractional = 0, next = 0;
     double sum = 0.0;
     const Bracket bracket(low, high);
-    const auto divide = [&](const float* scores, int count) {
-        for (int base = 0; base < count && next <= UNSTABLE; base += 32) {
-            const float u = base + lane < count ? scores[base + lane] : -INFINITY_F;
-            const bool stays = bracket.stays(u), moves = bracket.moves(u);
-            saturated += bracket.sits(u) ? 1 : 0;
-            fractional += stays ? 1 : 0;
-            sum += stays ? u - high : 0.0;
-            const unsigned lanes = __ballot_sync(FULL_WARP, moves);
-            const int slot = next + __popc(lanes & ((1u << lane) - 1));
-            next += __popc(lanes);
-            if (moves && next <= UNSTABLE) unstable[slot] = scale.whole(u);
-        }
-    };
-    divide(chunk.movers, chunk.moving);
-    divide(chunk.events, events);
+    for (int base = -chunk.moving; base < events && next <= UNSTABLE; base += 32) {
+        const float u = base + lane < events ? chunk.events[base + lane] : -INFINITY_F;
+        const bool stays = bracket.stays(u), moves = bracket.moves(u);
+        saturated += bracket.sits(u) ? 1 : 0;
+        fractional += stays ? 1 : 0;
+        sum += stays ? u - high : 0.0;
+        const unsigned lanes = __ballot_sync(FULL_WARP, moves);
+        const int slot = next + __popc(lanes & ((1u << lane) - 1));
+        next += __popc(lanes);
+        if (moves && next <= UNSTABLE) unstable[slot] = scale.whole(u);
+    }
     const Stable& s = chunk.stable;
     stable.saturated = s.saturated + sum_warp(saturated);
     stable.fractional = s.fractional + sum_warp(fractional);
@@ -1445,21 +1437,24 @@ __device__ double below_all(const Earlier& earlier, const float* events, int cou
 
 // The greatest tau after any chunk before this one: states are found one by one and may differ in the last bits.
 __device__ double tau_before(const Arguments& a, long long bound, int chunk) {
-    double tau = -INFINITY_F, greatest;
-    for (int c = threadIdx.x; c < chunk; c += blockDim.x) tau = Greatest()(tau, a.bound_tau[bound - 1 - c]);
-    scan_block(tau, static_cast<double>(-INFINITY_F), greatest, Greatest());
-    return greatest;
+    __shared__ double of_warps[TAU_WARPS];
+    double tau = -INFINITY_F;
+    for (int c = threadIdx.x; c < chunk; c += TAU_THREADS) tau = Greatest()(tau, a.bound_tau[bound - 1 - c]);
+    for (int d = 16; d > 0; d /= 2) tau = Greatest()(tau, __shfl_xor_sync(FULL_WARP, tau, d));
+    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = tau;
+    __syncthreads();
+    for (const double x : of_warps) tau = Greatest()(tau, x);
+    return tau;
 }
 
 // Blocks of a multiprocessor. 80 registers are too few for long chunks and before sm_90.
 constexpr int TAU_BLOCKS = CHUNK <= 1024 && __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200 ? 3 : 2;
 
 extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(const __grid_constant__ Arguments a) {
-    __shared__ float events[CHUNK];
+    __shared__ float scores[MOVERS + CHUNK];  // of movers, the first one last, and events
+    __shared__ int whole[MOVERS + CHUNK];
     __shared__ unsigned short event_query[CHUNK];  // of the chunk
     __shared__ double tau_after[TAU_GROUPS];
-    __shared__ float movers[MOVERS];
-    __shared__ int whole_events[CHUNK], whole_movers[MOVERS];
     __shared__ alignas(16) int unstable[TAU_WARPS][UNSTABLE + 32];
     Sequence s;
     int chunk;
@@ -1468,8 +1463,10 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
     const long long bound = static_cast<long long>(g) * block_count<CHUNK>(a) + blockIdx.x;
     float* tau = a.tau + position_index(a, s, g, chunk * CHUNK);
     const float* kth_score = a.kth_score + position_index(a, s, g, chunk * CHUNK);
+    float* events = scores + MOVERS;
     const int queries = s.length - chunk * CHUNK < CHUNK ? s.length - chunk * CHUNK : CHUNK;
 
+    const Earlier earlier(a, s, g, chunk);
     float score[TAU_SHARE];  // of the arrivals, −inf where there is none
 #pragma unroll
     for (int e = 0; e < TAU_SHARE; ++e) {
@@ -1483,7 +1480,7 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
         return;
     }
     bool is_event[TAU_SHARE];
-    int slot[TAU_SHARE];
+    int slot[TAU_SHARE];  // as many events come before
 #pragma unroll
     for (int e = 0; e < TAU_SHARE; ++e) is_event[e] = score[e] > before;
     const int count = place_block<TAU_THREADS>(is_event, slot);
@@ -1493,16 +1490,16 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
         events[slot[e]] = score[e];
         event_query[slot[e]] = static_cast<unsigned short>(e * TAU_THREADS + threadIdx.x);
     }
-    const Earlier earlier(a, s, g, chunk);
     // tau is −inf until K + 1 have arrived; until then all are events.
     const int arrived = before > -INFINITY_F ? K + 1 : chunk > 0 ? a.bound_arrived[bound - 1] : 0;
     __syncthreads();
     const double lowest = before > -INFINITY_F ? before : below_all(earlier, events, Least()(count, K + 1 - arrived));
-    ChunkScores scores = {earlier, {}, movers, 0, events, Scale(lowest, after), whole_movers, whole_events};
+    ChunkScores of_chunk = {earlier, {}, 0, events, whole + MOVERS, Scale(lowest, after)};
 #pragma unroll
     for (int e = 0; e < TAU_SHARE; ++e)
-        if (is_event[e]) whole_events[slot[e]] = scores.scale.whole(score[e]);
-    scores.moving = split_earlier<TAU_THREADS, MOVERS>(earlier, scores.scale, lowest, after, scores.stable, movers, whole_movers);
+        if (is_event[e]) whole[MOVERS + slot[e]] = of_chunk.scale.whole(score[e]);
+    of_chunk.moving =
+        split_earlier<TAU_THREADS, MOVERS>(earlier, of_chunk.scale, lowest, after, of_chunk.stable, events, whole + MOVERS);
 
     // As many groups as warps, but of at most 32 events.
     const int share = (count + TAU_WARPS - 1) / TAU_WARPS, size = share < 32 ? share : 32;
@@ -1510,7 +1507,7 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
         const int end = Least()((group + 1) * size, count);
         double t = after;
         if (arrived + end <= K) t = -INFINITY_F;
-        else if (end < count) t = root_after(scores, end, lowest, after, lowest + (after - lowest) * end / count);
+        else if (end < count) t = root_after(of_chunk, end, lowest, after, lowest + (after - lowest) * end / count);
         if (lane == 0) tau_after[group] = t;
     }
     __syncthreads();
@@ -1526,7 +1523,7 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
         const int first = group * size, end = Least()(first + size, count), e = first + lane;
         const bool known = e < end && arrived + e >= K;
         const double low = Greatest()(group > 0 ? tau_after[group - 1] : before, lowest);
-        double t = root_in_group(scores, first, end, known, low, tau_after[group], unstable[warp]);
+        double t = root_in_group(of_chunk, first, end, known, low, tau_after[group], unstable[warp]);
         wait_for_earlier_launches();  // only the K-th best scores are of the launch before
         if (known) t = Greatest()(Greatest()(t, low), kth_score[event_query[e]] - 1.0);
         float rounded = static_cast<float>(t);
@@ -1536,14 +1533,9 @@ extern "C" __global__ void __launch_bounds__(TAU_THREADS, TAU_BLOCKS) plan_tau(c
     wait_for_earlier_launches();
     __syncthreads();
     // Any other query has tau of the last event before it.
-    for (int i = threadIdx.x; i < queries; i += TAU_THREADS) {
-        int earlier = 0, end = count;  // events by query i
-        while (earlier < end) {
-            const int middle = (earlier + end) / 2;
-            if (event_query[middle] <= i) earlier = middle + 1;
-            else end = middle;
-        }
-        if (earlier == 0) tau[i] = static_cast<float>(before);
-        else if (event_query[earlier - 1] != i) tau[i] = tau[event_query[earlier - 1]];
+#pragma unroll
+    for (int e = 0; e < TAU_SHARE; ++e) {
+        const int i = e * TAU_THREADS + threadIdx.x;
+        if (i < queries && !is_event[e]) tau[i] = slot[e] > 0 ? tau[event_query[slot[e] - 1]] : static_cast<float>(before);
     }
 }
