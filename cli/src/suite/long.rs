@@ -38,7 +38,7 @@ pub(super) fn case(seed: u64) -> Result<Case, Failure> {
     spec.k = Some(rng.random_range(1..=600));
     spec.w = Some([0, 64, 257, 600][rng.random_range(0..4)]);
     spec.d = [32, 64, 128][rng.random_range(0..3)];
-    let (hq, hkv) = [(1, 1), (4, 1), (2, 2)][rng.random_range(0..3)];
+    let (hq, hkv) = [(1, 1), (4, 1), (2, 2), (16, 1)][rng.random_range(0..4)];
     let kinds = [
         Scores::Normal(1.0),
         Scores::Normal(0.1),
