@@ -28,7 +28,7 @@ pub struct PassSchedule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Schedule {
     /// Queries of one chunk of the plan, half of those of a work item of the backward's key sweep: a
-    /// power of two from 128 to 4096, no shorter than a tile.
+    /// power of two from 128 to 2048, no shorter than a tile.
     pub chunk: u32,
     /// Forward.
     pub forward: PassSchedule,

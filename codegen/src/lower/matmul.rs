@@ -203,8 +203,8 @@ pub(crate) fn check_shape(
         let group = problem.group;
         return refuse(format!("tile q {tile_q} does not hold the {group} heads of a group"));
     }
-    if !schedule.chunk.is_power_of_two() || !(128..=4096).contains(&schedule.chunk) {
-        return refuse(format!("chunk {} is no power of two from 128 to 4096", schedule.chunk));
+    if !schedule.chunk.is_power_of_two() || !(128..=2048).contains(&schedule.chunk) {
+        return refuse(format!("chunk {} is no power of two from 128 to 2048", schedule.chunk));
     }
     if shape("", tile_q.max(tile_kv), problem.group).positions > schedule.chunk {
         return refuse(format!("its tiles hold more than a chunk of {} positions", schedule.chunk));

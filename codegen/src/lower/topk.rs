@@ -86,7 +86,8 @@ impl TopK {
     /// Scores → tau, expiry and the keys of every chunk.
     ///
     /// # Errors
-    /// A chunk that is no power of two from 128 to 4096, or sizes that shared memory does not hold.
+    /// A chunk that is no power of two from 128 to 2048 (one of 4096 has more events than 48 KiB of static shared memory
+    /// hold), or sizes that shared memory does not hold.
     pub(crate) fn plan(&self) -> Result<Step, Error> {
         self.check_chunk()?;
         let chunk = u64::from(self.chunk);
@@ -259,10 +260,10 @@ impl TopK {
 
     fn check_chunk(&self) -> Result<(), Error> {
         let chunk = self.chunk;
-        if chunk.is_power_of_two() && (128..=4096).contains(&chunk) {
+        if chunk.is_power_of_two() && (128..=2048).contains(&chunk) {
             return Ok(());
         }
-        Err(Error::Schedule(format!("chunk {chunk} is not a power of two from 128 to 4096")))
+        Err(Error::Schedule(format!("chunk {chunk} is not a power of two from 128 to 2048")))
     }
 
     fn fits(&self, what: &str, bytes: u64) -> Result<u32, Error> {
@@ -313,7 +314,7 @@ mod tests {
 
     #[test]
     fn every_k_and_chunk_of_the_range_fits() -> Result<(), Error> {
-        for chunk in [128, 256, 512, 1024, 2048, 4096] {
+        for chunk in [128, 256, 512, 1024, 2048] {
             for k in [1, 512, 2048, 4095, 4096] {
                 if k > 16 * chunk {
                     continue;

@@ -437,7 +437,7 @@ impl Model<'_> {
 
 /// The chunk's range: powers of two.
 pub(super) fn chunks() -> impl Iterator<Item = u32> {
-    (7..=12).map(|x| 1 << x)
+    (7..=11).map(|x| 1 << x)
 }
 
 /// A schedule with the same chunk for both passes.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda.hpp"
+#include <unistd.h>
 
 namespace emulated {
 
@@ -9,6 +10,7 @@ class Call {
 public:
     Call(const char* input, const char* output) : input(std::fopen(input, "rb")), output(std::fopen(output, "wb")) {
         if (this->input == nullptr || this->output == nullptr) fail("a file cannot be opened", __LINE__);
+        alarm(300);  // seconds after which a kernel that does not end is ended
     }
 
     uint64_t word() {

@@ -215,7 +215,7 @@ const PLANS: [(&str, i64, i64, u32, usize); 6] = [
     ("sparsek-value", 1, 0, 256, 2900),
     ("sparsek-value", 600, 0, 256, 1700),
     ("sparsek-value-sinks", 300, 64, 512, 2700),
-    ("sparsek-value", 70, 600, 1024, 2300),
+    ("sparsek-value", 70, 600, 2048, 2900),
 ];
 
 #[test]
@@ -243,6 +243,14 @@ fn plans_run_on_the_cpu_select_as_the_cpu_backend_does() {
                 cu_seqlens: packed.then_some(&sequences),
             }));
         }
+        // A step, over which tau passes more scores than a block keeps in shared memory.
+        let step = |j| 1e-6 * (j * 37 % 1000) as f32 + if j < 3 * n / 4 { 0.0 } else { 10.0 };
+        problems.extend(emulated.problems(&Case {
+            label: &format!("{name}, k {k}, window {w}, chunk {chunk}, {n} scores with a step"),
+            u: &(0..n).map(step).collect::<Vec<f32>>(),
+            heads: 1,
+            cu_seqlens: None,
+        }));
         problems
     });
 }
