@@ -1,6 +1,7 @@
 //! Sweeps: shapes of tiles, and what a schedule needs of a multiprocessor.
 
 use super::module::Builder;
+use super::topk::is_chunk;
 use super::warpgroups;
 use crate::plan::{Shape, Values};
 use crate::{Error, Family, PassSchedule, Problem, Schedule, Target};
@@ -203,7 +204,7 @@ pub(crate) fn check_shape(
         let group = problem.group;
         return refuse(format!("tile q {tile_q} does not hold the {group} heads of a group"));
     }
-    if !schedule.chunk.is_power_of_two() || !(128..=2048).contains(&schedule.chunk) {
+    if !is_chunk(schedule.chunk) {
         return refuse(format!("chunk {} is no power of two from 128 to 2048", schedule.chunk));
     }
     if shape("", tile_q.max(tile_kv), problem.group).positions > schedule.chunk {

@@ -28,6 +28,12 @@ pub(crate) fn has_lists(chunk: u32) -> bool {
     chunk > 256
 }
 
+/// Whether a plan can have such chunks: powers of two from 128 to 2048. One of 4096 has more events than 48 KiB of static
+/// shared memory hold.
+pub(crate) fn is_chunk(chunk: u32) -> bool {
+    chunk.is_power_of_two() && (128..=2048).contains(&chunk)
+}
+
 /// What selects keys, as the templates' constants `K`, `SINKS`, `CHUNK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TopK {
@@ -86,8 +92,7 @@ impl TopK {
     /// Scores → tau, expiry and the keys of every chunk.
     ///
     /// # Errors
-    /// A chunk that is no power of two from 128 to 2048 (one of 4096 has more events than 48 KiB of static shared memory
-    /// hold), or sizes that shared memory does not hold.
+    /// What is no chunk, or sizes that shared memory does not hold.
     pub(crate) fn plan(&self) -> Result<Step, Error> {
         self.check_chunk()?;
         let chunk = u64::from(self.chunk);
@@ -260,7 +265,7 @@ impl TopK {
 
     fn check_chunk(&self) -> Result<(), Error> {
         let chunk = self.chunk;
-        if chunk.is_power_of_two() && (128..=2048).contains(&chunk) {
+        if is_chunk(chunk) {
             return Ok(());
         }
         Err(Error::Schedule(format!("chunk {chunk} is not a power of two from 128 to 2048")))
@@ -379,6 +384,8 @@ mod tests {
         let topk = TopK { k: Some(20_000), sinks: 4, chunk: 512 };
         let message = topk.plan().map_err(|e| e.to_string());
         assert!(message.is_err_and(|m| m.contains("269312") && m.contains("101376")));
-        assert!(TopK { chunk: 500, ..topk }.plan().is_err());
+        for chunk in [64, 500, 4096] {
+            assert!(TopK { k: Some(64), chunk, ..topk }.plan().is_err());
+        }
     }
 }

@@ -22,7 +22,7 @@
 
 use super::space::Sweep;
 use crate::lower::matmul::{self, Need};
-use crate::lower::topk::{MERGED, has_lists};
+use crate::lower::topk::{MERGED, has_lists, is_chunk};
 use crate::lower::warpgroups;
 use crate::{Family, PassSchedule, Problem, Schedule, Target};
 use sparsek_dsl::Elem;
@@ -437,7 +437,7 @@ impl Model<'_> {
 
 /// The chunk's range: powers of two.
 pub(super) fn chunks() -> impl Iterator<Item = u32> {
-    (7..=11).map(|x| 1 << x)
+    (0..32).map(|x| 1 << x).filter(|chunk| is_chunk(*chunk))
 }
 
 /// A schedule with the same chunk for both passes.
