@@ -67,10 +67,11 @@ pub(crate) fn lower(
             // Kinds of tiles that the compiler knows to be the same for a warp: where predicates make another one of
             // them, 3 % less; where none do, it takes longer than it spares.
             b.values.by_stretches = b.values.window_first || b.values.predicate_of_tiles;
-            if b.values.has_cap {
-                let in_turn = warpgroups::caps_in_turn(problem, b.values.predicate_of_tiles);
-                b.constant("bool", "COLUMNS_IN_TURN", in_turn, "");
-            }
+            let in_turn = match b.values.has_cap {
+                true => warpgroups::caps_in_turn(problem, b.values.predicate_of_tiles),
+                false => warpgroups::gates_in_turn(problem, s),
+            };
+            b.constant("bool", "COLUMNS_IN_TURN", in_turn, "whose logits a warp makes in turn");
             let buffers = warpgroups::query_buffers(problem, s);
             b.constant("int", "QUERY_BUFFERS", buffers, "tiles of queries in shared memory");
             let blocks = warpgroups::blocks(s, target, need);

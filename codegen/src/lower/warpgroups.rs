@@ -93,6 +93,12 @@ pub(crate) fn caps_in_turn(problem: &Problem<'_>, predicate_of_tiles: bool) -> b
     predicate_of_tiles && problem.instance.d > 96 && !problem.group.is_multiple_of(4)
 }
 
+/// The same of masked tiles, where logits have no caps and read gates: with the registers of three warpgroups all
+/// at once spilled 4 bytes, by what ptxas said of `sparsek-both`.
+pub(crate) fn gates_in_turn(problem: &Problem<'_>, s: &PassSchedule) -> bool {
+    computing(s) > 2 && logit_reads_gate(&problem.instance.program)
+}
+
 /// The forward sweep; fields are those of the structs `Row` and `Column`.
 pub(crate) fn forward_need(
     problem: &Problem<'_>,
@@ -180,9 +186,13 @@ const PLAIN: u32 = 32;
 /// Whether gates are read by a logit, or in the place of weights that they have no part in.
 fn reads_gate_otherwise(problem: &Problem<'_>) -> bool {
     let program = &problem.instance.program;
-    program.ids().any(|v| match &program.node(v).op {
-        Op::StraightThrough(_) => true,
-        Op::Softmax { logit, .. } => reads_gate(program, *logit),
+    let straight = |v| matches!(program.node(v).op, Op::StraightThrough(_));
+    logit_reads_gate(program) || program.ids().any(straight)
+}
+
+fn logit_reads_gate(program: &Program) -> bool {
+    program.ids().any(|v| match program.node(v).op {
+        Op::Softmax { logit, .. } => reads_gate(program, logit),
         _ => false,
     })
 }

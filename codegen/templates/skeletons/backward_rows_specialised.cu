@@ -215,7 +215,7 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
 <% if predicate_of_tiles %>        // What is known of the predicates on a tile all of whose columns every row sees. Found under the products before.
         Truth leaves = predicate(x, bounds, shared.columns[first].bounds(thread_again() % 32));
 <% endif %>#pragma unroll 1
-        for (int t = 0; t < tiles; ++t, ++step) {
+        for (int t = 0;; ++t, ++step) {
             const int stage = uniform(stage_of<STAGES>(step)), next = uniform(stage_of<STAGES>(step + 1));
             wait_products<0>();
             settle(scores);
@@ -241,18 +241,19 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             start_products();
 <% if has_d_q %>            add_weighted<TILE_KV, D>(d_q, weights, descriptor(shared.k[stage], TILE_KV * PANEL / 8), true);
 <% endif %>            commit_products();
-            if (more) {
-                start_products();
-                multiply_keys(shared, held, next, group, scores, products);
-                end_turn(group);
-                wait_products<1>();
-            } else {
-                end_turn(group);
-                wait_products<0>();
-            }
+            // The compiler takes what is under way here for finished behind the loop: only since the loop ends here.
+            if (!more) break;
+            start_products();
+            multiply_keys(shared, held, next, group, scores, products);
+            end_turn(group);
+            wait_products<1>();
             shared.empty[stage].arrive();
-<% if predicate_of_tiles %>            if (more) leaves = predicate(x, bounds, shared.columns[next].bounds(thread_again() % 32));
+<% if predicate_of_tiles %>            leaves = predicate(x, bounds, shared.columns[next].bounds(thread_again() % 32));
 <% endif %>        }
+        end_turn(group);
+        wait_products<0>();
+        shared.empty[stage_of<STAGES>(step)].arrive();
+        ++step;
         settle(d_q);
         const int thread = thread_again(), row = first_row(thread);
         store_rows(a, x, header.tile, header.rows + row, sums, d_q, header.threshold, row, thread % 32);

@@ -65,6 +65,7 @@ __device__ __forceinline__ void make_logits(const Uniform& x, const Row (&rows)[
 #pragma unroll
     for (int n = 0; n < COLUMNS / 8; ++n) {
 <% if has_cap %>        if (IN_TURN<KIND>) __syncwarp();
+<% else %>        if (KIND == MASKED && COLUMNS_IN_TURN) __syncwarp();
 <% endif %>        Column c[2];
         columns.read(8 * n + lane % 4 * 2, c);
 <% if has_cap %>#pragma unroll

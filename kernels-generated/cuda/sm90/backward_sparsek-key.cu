@@ -1355,7 +1355,7 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
         multiply_keys(shared, held, first, group, scores, products);
         end_turn(group);
 #pragma unroll 1
-        for (int t = 0; t < tiles; ++t, ++step) {
+        for (int t = 0;; ++t, ++step) {
             const int stage = uniform(stage_of<STAGES>(step)), next = uniform(stage_of<STAGES>(step + 1));
             wait_products<0>();
             settle(scores);
@@ -1378,17 +1378,18 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             start_products();
             add_weighted<TILE_KV, D>(d_q, weights, descriptor(shared.k[stage], TILE_KV * PANEL / 8), true);
             commit_products();
-            if (more) {
-                start_products();
-                multiply_keys(shared, held, next, group, scores, products);
-                end_turn(group);
-                wait_products<1>();
-            } else {
-                end_turn(group);
-                wait_products<0>();
-            }
+            // The compiler takes what is under way here for finished behind the loop: only since the loop ends here.
+            if (!more) break;
+            start_products();
+            multiply_keys(shared, held, next, group, scores, products);
+            end_turn(group);
+            wait_products<1>();
             shared.empty[stage].arrive();
         }
+        end_turn(group);
+        wait_products<0>();
+        shared.empty[stage_of<STAGES>(step)].arrive();
+        ++step;
         settle(d_q);
         const int thread = thread_again(), row = first_row(thread);
         store_rows(a, x, header.tile, header.rows + row, sums, d_q, header.threshold, row, thread % 32);

@@ -28,6 +28,7 @@ constexpr bool WEIGHT_BOUNDED = true;  // a share of 0 has the weight 0
 constexpr int TILE_KEYS = 543;  // keys of a tile's list, at most
 constexpr int SHARED = 203776;  // bytes of a block
 constexpr bool QUERIES_IN_REGISTERS = true;
+constexpr bool COLUMNS_IN_TURN = false;  // whose logits a warp makes in turn
 constexpr int QUERY_BUFFERS = 1;  // tiles of queries in shared memory
 constexpr int BLOCKS_PER_MULTIPROCESSOR = 1;
 constexpr int LOADING_REGISTERS = 88;  // of a thread that loads
@@ -1361,6 +1362,7 @@ __device__ __forceinline__ void make_logits(const Uniform& x, const Row (&rows)[
     constexpr bool ALL = KIND != MASKED;
 #pragma unroll
     for (int n = 0; n < COLUMNS / 8; ++n) {
+        if (KIND == MASKED && COLUMNS_IN_TURN) __syncwarp();
         Column c[2];
         columns.read(8 * n + lane % 4 * 2, c);
 #pragma unroll

@@ -10,8 +10,10 @@ use sparsek_codegen::Target;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// What every source is compiled with, beside its target and the folder of the headers.
-const OPTIONS: [&str; 3] = ["--std=c++17", "-default-device", "--ptxas-options=-v"];
+/// What every source is compiled with, beside its target and the folder of the headers. Kernels of a source are compiled side by
+/// side: what they become does not depend on how many threads do it, from two on.
+const OPTIONS: [&str; 4] =
+    ["--std=c++17", "-default-device", "--ptxas-options=-v", "--split-compile=4"];
 
 /// A loaded NVRTC. It stays loaded until the process ends.
 #[derive(Debug)]
