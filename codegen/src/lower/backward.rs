@@ -366,6 +366,8 @@ fn key_sweep(
     }
     let len = [Factor::Hkv, spans, literal(capacity), literal(u64::from(partial))];
     b.scratch("partial", Scalar::F32, &len);
+    // Where a key is in the list of the first span that selects it.
+    b.scratch("first_slot", Scalar::I32, &[Factor::Rows, Factor::Hkv, Factor::N]);
     if sums > 0 {
         let len = [literal(u64::from(sums)), Factor::Rows, Factor::Hkv, Factor::N];
         b.scratch("key_sums", Scalar::F32, &len);

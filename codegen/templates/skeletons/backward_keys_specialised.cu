@@ -155,8 +155,8 @@ __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys,
     const int at = lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < STREAM / 8; ++n) {
-        // Keeps the compiler from reading the data of more than 32 rows ahead, into registers that there are not.
-        if (n % 4 == 0) __syncwarp();
+        // Keeps the compiler from reading the data of many rows ahead, into registers that there are not.
+        if (n % (FULL ? 4 : 2) == 0) __syncwarp();
         Row r[2];
         rows.read(8 * n + at, r);
 #pragma unroll
@@ -176,21 +176,25 @@ __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys,
     }
 }
 
-// Starts the products of the 64 keys of a warpgroup and a streamed tile that is there: k · q and v · d_o.
-__device__ __forceinline__ void multiply_rows(const KeysShared& shared, int stage, int group, float (&scores)[STREAM / 8][4],
-                                              float (&products)[STREAM / 8][4]) {
-    const int first = 64 * group * PANEL;
-    start_products();
-    product<TILE_Q, STREAM, STREAM>(scores, descriptor(shared.k + first, 1), descriptor(shared.q[stage], 1));
-    product<TILE_Q, STREAM, STREAM>(products, descriptor(shared.v + first, 1), descriptor(shared.d_o[stage], 1));
-    commit_products();
-}
-
 // What is under way of a streamed tile, then known.
 struct StreamedWork {
     float scores[STREAM / 8][4], products[STREAM / 8][4];
     Left of_k[STREAM / 16], of_v[STREAM / 16];
 };
+
+// Starts the products of the 64 keys of a warpgroup and a streamed tile that is there: k · q.
+__device__ __forceinline__ void multiply_queries(const KeysShared& shared, int stage, int group, StreamedWork& work) {
+    start_products();
+    product<TILE_Q, STREAM, STREAM>(work.scores, descriptor(shared.k + 64 * group * PANEL, 1), descriptor(shared.q[stage], 1));
+    commit_products();
+}
+
+// The same of v · d_o.
+__device__ __forceinline__ void multiply_gradients(const KeysShared& shared, int stage, int group, StreamedWork& work) {
+    start_products();
+    product<TILE_Q, STREAM, STREAM>(work.products, descriptor(shared.v + 64 * group * PANEL, 1), descriptor(shared.d_o[stage], 1));
+    commit_products();
+}
 
 // Starts the sums over a streamed tile's queries: of its weights with d_o and q.
 __device__ __forceinline__ void add_rows_of(const KeysShared& shared, int stage, const StreamedWork& work, KeyGradients<1>& sums) {
@@ -204,9 +208,6 @@ __device__ __forceinline__ void add_rows_of(const KeysShared& shared, int stage,
 template <bool SELECTED>
 __device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShared& shared, int stage, StreamedWork& work, KeyGradients<1>& sums<% if predicate_of_tiles %>,
                                                Truth leaves<% endif %>) {
-    wait_products<0>();
-    settle(work.scores);
-    settle(work.products);
     const int thread = thread_again(), lane = thread % 32, row = first_row(thread);
     const StreamedRows& rows = shared.rows[stage];
     const int2 whole = shared.seen_whole[row / 16];
@@ -226,27 +227,49 @@ __device__ __forceinline__ Truth predicates_of(const Uniform& x, const KeysShare
     return predicate(x, shared.rows[stage].bounds(lane), column_bounds(shared.columns + first_row(thread_again()) - own, own));
 }
 
-<% endif %>// Sweeps streamed tiles, from `step` to the one before `end`, past the 64 keys of a warpgroup: in one turn their products, in the
-// next the sums over their queries.
+<% endif %>// Sweeps streamed tiles, from `step` to the one before `end`, past the 64 keys of a warpgroup. In its turn it has the tensor cores
+// for itself: the sums over a tile's queries, then the products of the next. While it makes weights of them it is the other's turn.
 template <bool SELECTED>
 __device__ __forceinline__ void sweep_queries(const Uniform& x, KeysShared& shared, KeyGradients<1>& sums, int& step, int end, int group) {
+    StreamedWork work;
+    const int first = uniform(stage_of<STREAMED>(step));
+    shared.full[first].wait(full_parity<STREAMED>(step));
+    take_turn(group_again());
+    multiply_queries(shared, first, group, work);
+    multiply_gradients(shared, first, group, work);
+    end_turn(group_again());
+    wait_products<0>();
+    settle(work.scores);
+    settle(work.products);
 #pragma unroll 1
-    for (; step < end; ++step) {
-        StreamedWork work;
+    for (;; ++step) {
         const int stage = uniform(stage_of<STREAMED>(step));
-        shared.full[stage].wait(full_parity<STREAMED>(step));
 <% if predicate_of_tiles %>        const Truth leaves = predicates_of(x, shared, stage);
-<% endif %>        take_turn(group_again());
-        multiply_rows(shared, stage, group, work.scores, work.products);
-        end_turn(group_again());
-        weigh_streamed<SELECTED>(x, shared, stage, work, sums<% if predicate_of_tiles %>, leaves<% endif %>);
-        if (step + 1 == end) shared.keys_empty.arrive();
+<% endif %>        weigh_streamed<SELECTED>(x, shared, stage, work, sums<% if predicate_of_tiles %>, leaves<% endif %>);
+        if (step + 1 == end) break;
+        const int next = uniform(stage_of<STREAMED>(step + 1));
+        shared.full[next].wait(full_parity<STREAMED>(step + 1));
         take_turn(group_again());
         add_rows_of(shared, stage, work, sums);
+        // Registers of both products are there only when the weights are done with.
+        multiply_queries(shared, next, group, work);
+        wait_products<1>();
+        shared.empty[stage].arrive();
+        multiply_gradients(shared, next, group, work);
+        wait_products<1>();
+        settle(work.scores);
         end_turn(group_again());
         wait_products<0>();
-        shared.empty[stage].arrive();
+        settle(work.products);
     }
+    shared.keys_empty.arrive();
+    const int stage = uniform(stage_of<STREAMED>(step));
+    take_turn(group_again());
+    add_rows_of(shared, stage, work, sums);
+    wait_products<0>();
+    end_turn(group_again());
+    shared.empty[stage].arrive();
+    ++step;
     settle(sums.d_k[0]);
     settle(sums.d_v[0]);
 }
@@ -257,10 +280,8 @@ __device__ __forceinline__ void let_pass(KeysShared& shared, int& step, int tile
     for (; tiles > 0; --tiles, ++step) {
         shared.full[stage_of<STREAMED>(step)].wait(full_parity<STREAMED>(step));
         shared.empty[stage_of<STREAMED>(step)].arrive();
-        for (int turns = 0; turns < 2; ++turns) {
-            take_turn(group_again());
-            end_turn(group_again());
-        }
+        take_turn(group_again());
+        end_turn(group_again());
     }
 }
 
@@ -282,9 +303,15 @@ __device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& sha
         const int own = any ? streamed_tiles(keys.from, seen.y) - before : 0;
         const int after = tiles - before - own;
         KeyGradients<1> sums = {};
-        if (own == 0) shared.keys_empty.arrive();
         let_pass(shared, step, before);
-        sweep_queries<SELECTED>(x, shared, sums, step, step + own, group);
+        if (own > 0) {
+            sweep_queries<SELECTED>(x, shared, sums, step, step + own, group);
+        } else {
+            // A sweep takes one turn more than it has tiles.
+            shared.keys_empty.arrive();
+            take_turn(group_again());
+            end_turn(group_again());
+        }
         let_pass(shared, step, after);
         const int thread = thread_again(), row = first_row(thread), lane = thread % 32;
         if constexpr (SELECTED) {

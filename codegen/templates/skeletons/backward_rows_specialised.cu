@@ -245,11 +245,14 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             if (!more) break;
             start_products();
             multiply_keys(shared, held, next, group, scores, products);
-            end_turn(group);
             wait_products<1>();
             shared.empty[stage].arrive();
 <% if predicate_of_tiles %>            leaves = predicate(x, bounds, shared.columns[next].bounds(thread_again() % 32));
-<% endif %>        }
+<% endif %>            wait_products<0>();
+            settle(scores);
+            settle(products);
+            end_turn(group);
+        }
         end_turn(group);
         wait_products<0>();
         shared.empty[stage_of<STAGES>(step)].arrive();

@@ -69,6 +69,7 @@ struct Arguments {
     int* tile_keys;
     int* tile_counts;
     float* partial;
+    int* first_slot;
     float* key_sums;
     double* threshold_rows;
     double* threshold_prefix;
@@ -1065,8 +1066,8 @@ __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile
         }
 }
 
-// Adds what later spans gave to a key to what its first span gave. One warp for each key, whose lanes look up the key in 32
-// spans at a time. Keys are in their order, so that those of which a span is the first are the last ones of its list.
+// Adds what later spans gave to a key to what its first span gave, and notes where in that span's list the key is. One warp for
+// each key, whose lanes look up the key in 32 spans at a time. Keys are in their order, so that those of which a span is the first are the last ones of its list.
 extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     constexpr int WARPS_HERE = 8, PER_LANE = (PARTIAL + 31) / 32;
@@ -1078,7 +1079,9 @@ extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const
     const int known = a.chunk_counts[2 * chunk_index(a, g, first_block<CHUNK>(a, s) + 2 * block)];
     for (int slot = list.count - 1 - (at % COLLECTING * WARPS_HERE + threadIdx.x / 32); slot >= known; slot -= COLLECTING * WARPS_HERE) {
         const int j = list.key(slot);
-        const int later = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / SPAN - block;
+        const long long entry = (s.row * a.hkv + g) * a.n + s.start + j;
+        if (lane == 0) a.first_slot[entry] = slot;
+        const int later = (a.expiry[entry] - 1) / SPAN - block;
         if (later <= 0) continue;
         float* own = partial_of(a, g, span, slot);
         double total[PER_LANE];
@@ -1103,39 +1106,58 @@ extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const
 // Stores the gradients of consecutive keys: the sums over the queries that have them in their windows, and what they were
 // given while selected.
 template <int M>
-__device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTile& keys, const KeyGradients<M>& sums, int row, int lane) {
+__device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTile& keys, KeyGradients<M>& sums, int row, int lane) {
 #pragma unroll
-    for (int m = 0; m < M; ++m)
+    for (int m = 0; m < M; ++m) {
+        float sum[2][KEY_SUMS + 1];
+        const float* selected[2];
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             const int own = row + 16 * m + 8 * h, j = keys.first + own;
-            float sum[KEY_SUMS + 1];
 #pragma unroll
-            for (int n = 0; n < KEY_SUMS; ++n) sum[n] = row_sum(sums.sums[m][h][n]);
-            if (own >= keys.count) continue;
-            const long long token = keys.s.start + j, entry = (keys.s.row * a.hkv + keys.g) * a.n + token;
-            const float* selected = nullptr;
-            if (a.expiry[entry] > j + WINDOW) {
-                const int block = (j + WINDOW) / SPAN;
-                const SpanList list(a, keys.s, keys.g, block);
-                selected = partial_of(a, keys.g, first_block<SPAN>(a, keys.s) + block, list.slot_of(j));
+            for (int n = 0; n < KEY_SUMS; ++n) sum[h][n] = row_sum(sums.sums[m][h][n]);
+            selected[h] = nullptr;
+            const long long entry = (keys.s.row * a.hkv + keys.g) * a.n + keys.s.start + j;
+            if (own < keys.count && a.expiry[entry] > j + WINDOW)
+                selected[h] = partial_of(a, keys.g, first_block<SPAN>(a, keys.s) + (j + WINDOW) / SPAN, a.first_slot[entry]);
+        }
+        // All of this is read before anything is stored: behind a store the compiler would wait for each.
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            if (selected[h] == nullptr) continue;
+#pragma unroll
+            for (int n = 0; n < SLICE / 8; ++n) {
+                const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
+                const float2 more_k = *reinterpret_cast<const float2*>(selected[h] + d);
+                sums.d_k[m][n][2 * h] += more_k.x;
+                sums.d_k[m][n][2 * h + 1] += more_k.y;
+                const float2 more_v = *reinterpret_cast<const float2*>(selected[h] + PARTIAL_V + d);
+                sums.d_v[m][n][2 * h] += more_v.x;
+                sums.d_v[m][n][2 * h + 1] += more_v.y;
             }
+#pragma unroll
+            for (int n = 0; n < KEY_SUMS; ++n) sum[h][n] += selected[h][PARTIAL_SUMS + n];
+        }
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int own = row + 16 * m + 8 * h;
+            if (own >= keys.count) continue;
+            const long long token = keys.s.start + keys.first + own;
             elem* d_k = a.d_k + keys.s.row * a.d_k_batch + token * a.d_k_position + keys.g * a.d_k_head;
             elem* d_v = a.d_v + keys.s.row * a.d_v_batch + token * a.d_v_position + keys.g * a.d_v_head;
 #pragma unroll
             for (int n = 0; n < SLICE / 8; ++n) {
                 const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
-                const float2 more_k = selected ? *reinterpret_cast<const float2*>(selected + d) : float2{};
-                store_pair(d_k + d, FACTOR_K * (sums.d_k[m][n][2 * h] + more_k.x), FACTOR_K * (sums.d_k[m][n][2 * h + 1] + more_k.y));
-                const float2 more_v = selected ? *reinterpret_cast<const float2*>(selected + PARTIAL_V + d) : float2{};
-                store_pair(d_v + d, FACTOR_V * (sums.d_v[m][n][2 * h] + more_v.x), FACTOR_V * (sums.d_v[m][n][2 * h + 1] + more_v.y));
+                store_pair(d_k + d, FACTOR_K * sums.d_k[m][n][2 * h], FACTOR_K * sums.d_k[m][n][2 * h + 1]);
+                store_pair(d_v + d, FACTOR_V * sums.d_v[m][n][2 * h], FACTOR_V * sums.d_v[m][n][2 * h + 1]);
             }
             if (lane % 4 == 0 && blockIdx.z == 0) {
+                const long long entry = (keys.s.row * a.hkv + keys.g) * a.n + token;
 #pragma unroll
-                for (int n = 0; n < KEY_SUMS; ++n)
-                    a.key_sums[n * a.rows * a.hkv * a.n + entry] = sum[n] + (selected ? selected[PARTIAL_SUMS + n] : 0.0f);
+                for (int n = 0; n < KEY_SUMS; ++n) a.key_sums[n * a.rows * a.hkv * a.n + entry] = sum[h][n];
             }
         }
+    }
 }
 
 // The key sweep: a tile of keys stays, the queries that see them stream past. Gives d_k, d_v and sums over queries.

@@ -75,6 +75,7 @@ struct Arguments {
     int* tile_keys;
     int* tile_counts;
     float* partial;
+    int* first_slot;
     float* key_sums;
     double* threshold_rows;
     double* threshold_prefix;
@@ -1382,9 +1383,12 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             if (!more) break;
             start_products();
             multiply_keys(shared, held, next, group, scores, products);
-            end_turn(group);
             wait_products<1>();
             shared.empty[stage].arrive();
+            wait_products<0>();
+            settle(scores);
+            settle(products);
+            end_turn(group);
         }
         end_turn(group);
         wait_products<0>();
@@ -1584,8 +1588,8 @@ __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile
         }
 }
 
-// Adds what later spans gave to a key to what its first span gave. One warp for each key, whose lanes look up the key in 32
-// spans at a time. Keys are in their order, so that those of which a span is the first are the last ones of its list.
+// Adds what later spans gave to a key to what its first span gave, and notes where in that span's list the key is. One warp for
+// each key, whose lanes look up the key in 32 spans at a time. Keys are in their order, so that those of which a span is the first are the last ones of its list.
 extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     constexpr int WARPS_HERE = 8, PER_LANE = (PARTIAL + 31) / 32;
@@ -1597,7 +1601,9 @@ extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const
     const int known = a.chunk_counts[2 * chunk_index(a, g, first_block<CHUNK>(a, s) + 2 * block)];
     for (int slot = list.count - 1 - (at % COLLECTING * WARPS_HERE + threadIdx.x / 32); slot >= known; slot -= COLLECTING * WARPS_HERE) {
         const int j = list.key(slot);
-        const int later = (a.expiry[(s.row * a.hkv + g) * a.n + s.start + j] - 1) / SPAN - block;
+        const long long entry = (s.row * a.hkv + g) * a.n + s.start + j;
+        if (lane == 0) a.first_slot[entry] = slot;
+        const int later = (a.expiry[entry] - 1) / SPAN - block;
         if (later <= 0) continue;
         float* own = partial_of(a, g, span, slot);
         double total[PER_LANE];
@@ -1622,39 +1628,58 @@ extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const
 // Stores the gradients of consecutive keys: the sums over the queries that have them in their windows, and what they were
 // given while selected.
 template <int M>
-__device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTile& keys, const KeyGradients<M>& sums, int row, int lane) {
+__device__ __forceinline__ void store_gradients(const Arguments& a, const KeyTile& keys, KeyGradients<M>& sums, int row, int lane) {
 #pragma unroll
-    for (int m = 0; m < M; ++m)
+    for (int m = 0; m < M; ++m) {
+        float sum[2][KEY_SUMS + 1];
+        const float* selected[2];
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             const int own = row + 16 * m + 8 * h, j = keys.first + own;
-            float sum[KEY_SUMS + 1];
 #pragma unroll
-            for (int n = 0; n < KEY_SUMS; ++n) sum[n] = row_sum(sums.sums[m][h][n]);
-            if (own >= keys.count) continue;
-            const long long token = keys.s.start + j, entry = (keys.s.row * a.hkv + keys.g) * a.n + token;
-            const float* selected = nullptr;
-            if (a.expiry[entry] > j + WINDOW) {
-                const int block = (j + WINDOW) / SPAN;
-                const SpanList list(a, keys.s, keys.g, block);
-                selected = partial_of(a, keys.g, first_block<SPAN>(a, keys.s) + block, list.slot_of(j));
+            for (int n = 0; n < KEY_SUMS; ++n) sum[h][n] = row_sum(sums.sums[m][h][n]);
+            selected[h] = nullptr;
+            const long long entry = (keys.s.row * a.hkv + keys.g) * a.n + keys.s.start + j;
+            if (own < keys.count && a.expiry[entry] > j + WINDOW)
+                selected[h] = partial_of(a, keys.g, first_block<SPAN>(a, keys.s) + (j + WINDOW) / SPAN, a.first_slot[entry]);
+        }
+        // All of this is read before anything is stored: behind a store the compiler would wait for each.
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            if (selected[h] == nullptr) continue;
+#pragma unroll
+            for (int n = 0; n < SLICE / 8; ++n) {
+                const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
+                const float2 more_k = *reinterpret_cast<const float2*>(selected[h] + d);
+                sums.d_k[m][n][2 * h] += more_k.x;
+                sums.d_k[m][n][2 * h + 1] += more_k.y;
+                const float2 more_v = *reinterpret_cast<const float2*>(selected[h] + PARTIAL_V + d);
+                sums.d_v[m][n][2 * h] += more_v.x;
+                sums.d_v[m][n][2 * h + 1] += more_v.y;
             }
+#pragma unroll
+            for (int n = 0; n < KEY_SUMS; ++n) sum[h][n] += selected[h][PARTIAL_SUMS + n];
+        }
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int own = row + 16 * m + 8 * h;
+            if (own >= keys.count) continue;
+            const long long token = keys.s.start + keys.first + own;
             elem* d_k = a.d_k + keys.s.row * a.d_k_batch + token * a.d_k_position + keys.g * a.d_k_head;
             elem* d_v = a.d_v + keys.s.row * a.d_v_batch + token * a.d_v_position + keys.g * a.d_v_head;
 #pragma unroll
             for (int n = 0; n < SLICE / 8; ++n) {
                 const int d = slice_from<SLICE>() + 8 * n + lane % 4 * 2;
-                const float2 more_k = selected ? *reinterpret_cast<const float2*>(selected + d) : float2{};
-                store_pair(d_k + d, FACTOR_K * (sums.d_k[m][n][2 * h] + more_k.x), FACTOR_K * (sums.d_k[m][n][2 * h + 1] + more_k.y));
-                const float2 more_v = selected ? *reinterpret_cast<const float2*>(selected + PARTIAL_V + d) : float2{};
-                store_pair(d_v + d, FACTOR_V * (sums.d_v[m][n][2 * h] + more_v.x), FACTOR_V * (sums.d_v[m][n][2 * h + 1] + more_v.y));
+                store_pair(d_k + d, FACTOR_K * sums.d_k[m][n][2 * h], FACTOR_K * sums.d_k[m][n][2 * h + 1]);
+                store_pair(d_v + d, FACTOR_V * sums.d_v[m][n][2 * h], FACTOR_V * sums.d_v[m][n][2 * h + 1]);
             }
             if (lane % 4 == 0 && blockIdx.z == 0) {
+                const long long entry = (keys.s.row * a.hkv + keys.g) * a.n + token;
 #pragma unroll
-                for (int n = 0; n < KEY_SUMS; ++n)
-                    a.key_sums[n * a.rows * a.hkv * a.n + entry] = sum[n] + (selected ? selected[PARTIAL_SUMS + n] : 0.0f);
+                for (int n = 0; n < KEY_SUMS; ++n) a.key_sums[n * a.rows * a.hkv * a.n + entry] = sum[h][n];
             }
         }
+    }
 }
 
 // The key sweep: a tile of keys stays, the queries that see them stream past. Gives d_k, d_v and sums over queries. One
@@ -1816,8 +1841,8 @@ __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys,
     const int at = lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < STREAM / 8; ++n) {
-        // Keeps the compiler from reading the data of more than 32 rows ahead, into registers that there are not.
-        if (n % 4 == 0) __syncwarp();
+        // Keeps the compiler from reading the data of many rows ahead, into registers that there are not.
+        if (n % (FULL ? 4 : 2) == 0) __syncwarp();
         Row r[2];
         rows.read(8 * n + at, r);
 #pragma unroll
@@ -1837,21 +1862,25 @@ __device__ __forceinline__ void weigh_rows(const Uniform& x, const Column* keys,
     }
 }
 
-// Starts the products of the 64 keys of a warpgroup and a streamed tile that is there: k · q and v · d_o.
-__device__ __forceinline__ void multiply_rows(const KeysShared& shared, int stage, int group, float (&scores)[STREAM / 8][4],
-                                              float (&products)[STREAM / 8][4]) {
-    const int first = 64 * group * PANEL;
-    start_products();
-    product<TILE_Q, STREAM, STREAM>(scores, descriptor(shared.k + first, 1), descriptor(shared.q[stage], 1));
-    product<TILE_Q, STREAM, STREAM>(products, descriptor(shared.v + first, 1), descriptor(shared.d_o[stage], 1));
-    commit_products();
-}
-
 // What is under way of a streamed tile, then known.
 struct StreamedWork {
     float scores[STREAM / 8][4], products[STREAM / 8][4];
     Left of_k[STREAM / 16], of_v[STREAM / 16];
 };
+
+// Starts the products of the 64 keys of a warpgroup and a streamed tile that is there: k · q.
+__device__ __forceinline__ void multiply_queries(const KeysShared& shared, int stage, int group, StreamedWork& work) {
+    start_products();
+    product<TILE_Q, STREAM, STREAM>(work.scores, descriptor(shared.k + 64 * group * PANEL, 1), descriptor(shared.q[stage], 1));
+    commit_products();
+}
+
+// The same of v · d_o.
+__device__ __forceinline__ void multiply_gradients(const KeysShared& shared, int stage, int group, StreamedWork& work) {
+    start_products();
+    product<TILE_Q, STREAM, STREAM>(work.products, descriptor(shared.v + 64 * group * PANEL, 1), descriptor(shared.d_o[stage], 1));
+    commit_products();
+}
 
 // Starts the sums over a streamed tile's queries: of its weights with d_o and q.
 __device__ __forceinline__ void add_rows_of(const KeysShared& shared, int stage, const StreamedWork& work, KeyGradients<1>& sums) {
@@ -1864,9 +1893,6 @@ __device__ __forceinline__ void add_rows_of(const KeysShared& shared, int stage,
 // Waits for the products of a streamed tile, and makes weights of them.
 template <bool SELECTED>
 __device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShared& shared, int stage, StreamedWork& work, KeyGradients<1>& sums) {
-    wait_products<0>();
-    settle(work.scores);
-    settle(work.products);
     const int thread = thread_again(), lane = thread % 32, row = first_row(thread);
     const StreamedRows& rows = shared.rows[stage];
     const int2 whole = shared.seen_whole[row / 16];
@@ -1880,26 +1906,48 @@ __device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShare
     round_weights<STREAM>(work.of_v, work.products);
 }
 
-// Sweeps streamed tiles, from `step` to the one before `end`, past the 64 keys of a warpgroup: in one turn their products, in the
-// next the sums over their queries.
+// Sweeps streamed tiles, from `step` to the one before `end`, past the 64 keys of a warpgroup. In its turn it has the tensor cores
+// for itself: the sums over a tile's queries, then the products of the next. While it makes weights of them it is the other's turn.
 template <bool SELECTED>
 __device__ __forceinline__ void sweep_queries(const Uniform& x, KeysShared& shared, KeyGradients<1>& sums, int& step, int end, int group) {
+    StreamedWork work;
+    const int first = uniform(stage_of<STREAMED>(step));
+    shared.full[first].wait(full_parity<STREAMED>(step));
+    take_turn(group_again());
+    multiply_queries(shared, first, group, work);
+    multiply_gradients(shared, first, group, work);
+    end_turn(group_again());
+    wait_products<0>();
+    settle(work.scores);
+    settle(work.products);
 #pragma unroll 1
-    for (; step < end; ++step) {
-        StreamedWork work;
+    for (;; ++step) {
         const int stage = uniform(stage_of<STREAMED>(step));
-        shared.full[stage].wait(full_parity<STREAMED>(step));
-        take_turn(group_again());
-        multiply_rows(shared, stage, group, work.scores, work.products);
-        end_turn(group_again());
         weigh_streamed<SELECTED>(x, shared, stage, work, sums);
-        if (step + 1 == end) shared.keys_empty.arrive();
+        if (step + 1 == end) break;
+        const int next = uniform(stage_of<STREAMED>(step + 1));
+        shared.full[next].wait(full_parity<STREAMED>(step + 1));
         take_turn(group_again());
         add_rows_of(shared, stage, work, sums);
+        // Registers of both products are there only when the weights are done with.
+        multiply_queries(shared, next, group, work);
+        wait_products<1>();
+        shared.empty[stage].arrive();
+        multiply_gradients(shared, next, group, work);
+        wait_products<1>();
+        settle(work.scores);
         end_turn(group_again());
         wait_products<0>();
-        shared.empty[stage].arrive();
+        settle(work.products);
     }
+    shared.keys_empty.arrive();
+    const int stage = uniform(stage_of<STREAMED>(step));
+    take_turn(group_again());
+    add_rows_of(shared, stage, work, sums);
+    wait_products<0>();
+    end_turn(group_again());
+    shared.empty[stage].arrive();
+    ++step;
     settle(sums.d_k[0]);
     settle(sums.d_v[0]);
 }
@@ -1910,10 +1958,8 @@ __device__ __forceinline__ void let_pass(KeysShared& shared, int& step, int tile
     for (; tiles > 0; --tiles, ++step) {
         shared.full[stage_of<STREAMED>(step)].wait(full_parity<STREAMED>(step));
         shared.empty[stage_of<STREAMED>(step)].arrive();
-        for (int turns = 0; turns < 2; ++turns) {
-            take_turn(group_again());
-            end_turn(group_again());
-        }
+        take_turn(group_again());
+        end_turn(group_again());
     }
 }
 
@@ -1935,9 +1981,15 @@ __device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& sha
         const int own = any ? streamed_tiles(keys.from, seen.y) - before : 0;
         const int after = tiles - before - own;
         KeyGradients<1> sums = {};
-        if (own == 0) shared.keys_empty.arrive();
         let_pass(shared, step, before);
-        sweep_queries<SELECTED>(x, shared, sums, step, step + own, group);
+        if (own > 0) {
+            sweep_queries<SELECTED>(x, shared, sums, step, step + own, group);
+        } else {
+            // A sweep takes one turn more than it has tiles.
+            shared.keys_empty.arrive();
+            take_turn(group_again());
+            end_turn(group_again());
+        }
         let_pass(shared, step, after);
         const int thread = thread_again(), row = first_row(thread), lane = thread % 32;
         if constexpr (SELECTED) {
