@@ -169,7 +169,7 @@ fn run(c: &mut Criterion) {
     });
 }
 
-/// The table for docs/performance.md, of medians.
+/// The table for docs/performance/cpu.md, of medians.
 fn summary(kinds: &[Scores], mut gemm: impl FnMut() -> Duration) {
     let rate = |operations: f64, time: Duration| operations / time.as_secs_f64() / 1e9;
     let peak = rate(2.0 * 1024f64.powi(3), median((0..200).map(|_| gemm()).collect()));

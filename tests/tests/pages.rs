@@ -3,12 +3,17 @@
 use std::path::Path;
 
 /// Files whose links are checked.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 14] = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/language.md",
     "docs/performance.md",
+    "docs/performance/builds.md",
+    "docs/performance/cpu.md",
+    "docs/performance/hopper.md",
+    "docs/performance/plan.md",
+    "docs/performance/sm80.md",
     "docs/tuning.md",
     "dsl/ADD_AN_OP.md",
     "examples/downstream/README.md",

@@ -1791,7 +1791,7 @@ __device__ __forceinline__ void add_rows_of(const KeysShared& shared, int stage,
     commit_products();
 }
 
-// Waits for the products of a streamed tile, and makes weights of them.
+// Products of a streamed tile become weights, rounded.
 template <bool SELECTED>
 __device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShared& shared, int stage, StreamedWork& work, KeyGradients<1>& sums) {
     const int thread = thread_again(), lane = thread % 32, row = first_row(thread);
@@ -1808,7 +1808,8 @@ __device__ __forceinline__ void weigh_streamed(const Uniform& x, const KeysShare
 }
 
 // Sweeps streamed tiles, from `step` to the one before `end`, past the 64 keys of a warpgroup. In its turn it has the tensor cores
-// for itself: the sums over a tile's queries, then the products of the next. While it makes weights of them it is the other's turn.
+// for itself, but while the last of its products run: the sums over a tile's queries, then the products of the next. While it
+// makes weights of them it is the other's turn. A sweep takes one turn more than it has tiles.
 template <bool SELECTED>
 __device__ __forceinline__ void sweep_queries(const Uniform& x, KeysShared& shared, KeyGradients<1>& sums, int& step, int end, int group) {
     StreamedWork work;
@@ -1886,7 +1887,7 @@ __device__ __forceinline__ void compute_keys(const Arguments& a, KeysShared& sha
         if (own > 0) {
             sweep_queries<SELECTED>(x, shared, sums, step, step + own, group);
         } else {
-            // A sweep takes one turn more than it has tiles.
+            // As many turns as a sweep takes.
             shared.keys_empty.arrive();
             take_turn(group_again());
             end_turn(group_again());

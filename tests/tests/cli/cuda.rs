@@ -88,6 +88,24 @@ fn machine_code_and_its_resources() {
     assert_eq!(files(folder.path()), ["f.cubin"]);
 }
 
+/// Of texts whose kernels are compiled side by side ptxas prints its remarks past the log: that it added waits between products,
+/// for one, which would also take time.
+#[test]
+fn the_compiler_has_no_remarks() {
+    let folder = tempfile::tempdir().unwrap();
+    for (kernel, module) in [
+        ("sparsek-value", "forward"),
+        ("sparsek-value", "backward"),
+        ("sparsek-slope-softcap", "backward"),
+    ] {
+        let line = format!(
+            "emit {kernel} {SHAPE} --target sm_90a --stage cubin --module {module} --output {{}}/f.cubin"
+        );
+        let ran = run(folder.path(), &line).succeeds();
+        assert!(!ran.stderr.contains("ptxas"), "{}", ran.stderr);
+    }
+}
+
 #[test]
 fn images_hold_all_that_a_launch_needs() {
     let folder = tempfile::tempdir().unwrap();

@@ -103,6 +103,20 @@ fn usual_kernels_compile_for_every_target() {
     });
 }
 
+/// Logits that read gates have no registers to spare where three warpgroups share them.
+#[test]
+fn gates_in_logits_spill_nothing_in_any_group() {
+    let builtin = sparsek_kernels::builtin("sparsek-both").expect("a built-in kernel");
+    let program = builtin.program().expect("a built-in program loads");
+    let hopper = Target::named("sm_90a").expect("it is known");
+    let instance = |(group, w)| {
+        let spec = Spec::new(Elem::Bf16, 64).k(512).w(w);
+        Instance::new(&program, &spec, group, false)
+    };
+    let all: Vec<Instance> = [(1, 512), (4, 0), (8, 0)].into_iter().map(instance).collect();
+    in_parallel(&all, |instance| instance.compile(&hopper).problems);
+}
+
 /// Plans of short chunks, which the usual length does not choose, go over scores instead of sorted lists.
 #[test]
 fn plans_of_short_chunks_compile_and_spill_nothing() {
