@@ -37,7 +37,8 @@ __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile
 }
 
 // Adds what later spans gave to a key to what its first span gave, and notes where in that span's list the key is. One warp for
-// each key, whose lanes look up the key in 32 spans at a time. Keys are in their order, so that those of which a span is the first are the last ones of its list.
+// each key, whose lanes look up the key in 32 spans at a time. Keys are in their order, so that those of which a span is the
+// first are the last ones of its list.
 extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     constexpr int WARPS_HERE = 8, PER_LANE = (PARTIAL + 31) / 32;

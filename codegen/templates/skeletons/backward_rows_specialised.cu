@@ -241,7 +241,8 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             start_products();
 <% if has_d_q %>            add_weighted<TILE_KV, D>(d_q, weights, descriptor(shared.k[stage], TILE_KV * PANEL / 8), true);
 <% endif %>            commit_products();
-            // The compiler takes what is under way here for finished behind the loop: only since the loop ends here.
+            // The loop ends here, where no products with the next keys are under way: where its end could be reached with some,
+            // ptxas would add a wait.
             if (!more) break;
             start_products();
             multiply_keys(shared, held, next, group, scores, products);

@@ -1292,7 +1292,8 @@ __device__ __forceinline__ void compute_rows(const Arguments& a, RowsShared& sha
             start_products();
             add_weighted<TILE_KV, D>(d_q, weights, descriptor(shared.k[stage], TILE_KV * PANEL / 8), true);
             commit_products();
-            // The compiler takes what is under way here for finished behind the loop: only since the loop ends here.
+            // The loop ends here, where no products with the next keys are under way: where its end could be reached with some,
+            // ptxas would add a wait.
             if (!more) break;
             start_products();
             multiply_keys(shared, held, next, group, scores, products);
@@ -1500,7 +1501,8 @@ __device__ __forceinline__ void store_partials(const Arguments& a, const KeyTile
 }
 
 // Adds what later spans gave to a key to what its first span gave, and notes where in that span's list the key is. One warp for
-// each key, whose lanes look up the key in 32 spans at a time. Keys are in their order, so that those of which a span is the first are the last ones of its list.
+// each key, whose lanes look up the key in 32 spans at a time. Keys are in their order, so that those of which a span is the
+// first are the last ones of its list.
 extern "C" __global__ void __launch_bounds__(256, 2) backward_keys_collect(const __grid_constant__ Arguments a) {
     wait_for_earlier_launches();
     constexpr int WARPS_HERE = 8, PER_LANE = (PARTIAL + 31) / 32;
